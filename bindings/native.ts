@@ -1,0 +1,119 @@
+/** The typed surface of the native addon, and its loader. Only src/runtime imports this file. */
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { KotobaError } from '../src/errors.js';
+
+/** An opaque handle; shape and dtype live in runtime/tensor.ts. */
+export interface NativeTensor {
+  rows(start: number, end: number): NativeTensor;
+  columns(start: number, end: number): NativeTensor;
+  reshape(shape: readonly number[]): NativeTensor;
+  dispose(): void;
+}
+
+export interface NativeFile {
+  size(): number;
+  dispose(): void;
+}
+
+export interface NativeDeviceInfo {
+  name: string;
+  description: string;
+  /** Instruction set or compute capability in use. */
+  instructions: string;
+  threads: number;
+  /** Bytes of memory the device has. */
+  memory: number;
+  /** Bytes of freed activations kept for reuse. */
+  cached: number;
+}
+
+export interface NativeRecording {
+  readonly __recording: never;
+}
+
+export interface NativeDevice {
+  describe(): NativeDeviceInfo;
+  allocate(dtype: string, shape: readonly number[]): NativeTensor;
+  weight(file: NativeFile, offset: number, dtype: string, shape: readonly number[]): NativeTensor;
+  upload(tensor: NativeTensor, data: NodeJS.TypedArray): void;
+  read(tensor: NativeTensor): Promise<ArrayBuffer>;
+  reached(): Promise<void>;
+  flush(): Promise<void>;
+  cancel(): void;
+  trim(bytes: number): void;
+  beginCapture(): void;
+  endCapture(): NativeRecording;
+  replay(recording: NativeRecording): void;
+  close(): void;
+}
+
+export type NativeActivation = 'none' | 'gelu_tanh' | 'gelu_erf' | 'quick_gelu' | 'silu';
+export type NativePrecision = 'fp32' | 'int8';
+
+export interface NativeEpilogue {
+  scale?: NativeTensor | undefined;
+  bias?: NativeTensor | undefined;
+  activation?: NativeActivation | undefined;
+  multiply?: NativeTensor | undefined;
+  add?: NativeTensor | undefined;
+}
+
+export interface NativeAttention {
+  batch: number;
+  heads: number;
+  scale: number;
+  causal: boolean;
+  keyMask?: NativeTensor | undefined;
+  bias?: { table: NativeTensor; bidirectional: boolean; maxDistance: number } | undefined;
+}
+
+type Op<Args extends unknown[]> = (device: NativeDevice, ...args: Args) => void;
+type T = NativeTensor;
+
+export interface Native {
+  setErrorClass(errorClass: typeof KotobaError): void;
+  Device: new (options: {
+    kind: string;
+    threads?: number | undefined;
+    instructions?: string | undefined;
+  }) => NativeDevice;
+  File: new (path: string) => NativeFile;
+  linear: Op<[out: T, x: T, w: T, epilogue: NativeEpilogue | undefined, precision: NativePrecision]>;
+  attention: Op<[out: T, q: T, k: T, v: T, how: NativeAttention]>;
+  rmsNorm: Op<[out: T, x: T, weight: T, eps: number]>;
+  layerNorm: Op<[out: T, x: T, weight: T, bias: T, eps: number]>;
+  embedding: Op<[out: T, table: T, ids: T, accumulate: boolean]>;
+  decode: Op<[out: T, x: T]>;
+  transpose: Op<[out: T, x: T]>;
+  requireFinite: Op<[x: T, where: string]>;
+}
+
+function packageRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
+  return folder;
+}
+
+/** KOTOBA_ADDON names another build (a sanitizer's, say). */
+function load(): Native {
+  const path = process.env['KOTOBA_ADDON'] ?? join(packageRoot(), 'build', 'Release', 'kotoba.node');
+  try {
+    const native = createRequire(import.meta.url)(path) as Native;
+    native.setErrorClass(KotobaError);
+    return native;
+  } catch (cause) {
+    const why = existsSync(path) ? (cause as Error).message : 'the file does not exist';
+    throw new KotobaError(
+      'ERR_ADDON_MISSING',
+      `The native addon could not be loaded from ${path}: ${why}. ` +
+        `Build it with "npm run build:native" (needs cmake and a C++20 compiler); ` +
+        `npm 12 and later skip install scripts unless they are allowed.`,
+      { cause },
+    );
+  }
+}
+
+export const native: Native = load();

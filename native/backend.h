@@ -1,0 +1,96 @@
+// THE op list: what a device must do. The CPU implements it in cpu/, CUDA will in cuda/; model code sees no
+// more than this. Every op runs on the device's queue thread, in order. Shapes are checked before an op is
+// enqueued (op_checks.h), so a backend may trust them. All activations are F32; weights keep the dtype of
+// their file.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "op_types.h"
+#include "tensor_view.h"
+
+namespace kotoba {
+
+class MappedFile;
+
+struct DeviceInfo {
+  std::string name;          // "cpu"
+  std::string description;   // "AMD EPYC 9B45, avx512vnni"
+  std::string instructions;  // instruction set or compute capability chosen
+  int threads = 0;           // CPU threads or GPU multiprocessors
+  int64_t memory = 0;        // bytes
+};
+
+// Device memory. Whoever holds the pointer may use it; commands hold it while they are queued.
+struct Block {
+  std::byte* data = nullptr;
+  int64_t bytes = 0;
+  bool recorded = false;       // written by a recording's replays: never handed to anybody else
+  std::function<void()> drop;  // gives the memory back; also keeps its owner alive
+  Block(std::byte* d, int64_t n, std::function<void()> f) : data(d), bytes(n), drop(std::move(f)) {}
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+  ~Block() {
+    if (drop) drop();
+  }
+};
+using BlockPtr = std::shared_ptr<Block>;
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual DeviceInfo info() const = 0;
+
+  // ---- memory. allocate/release may be called from any thread.
+  virtual std::byte* allocate(int64_t bytes) = 0;  // 64-byte aligned; ERR_OUT_OF_MEMORY
+  virtual void release(std::byte* data, int64_t bytes) noexcept = 0;
+  // Bytes of a mapped file as device memory: an alias on the CPU, an upload elsewhere.
+  virtual BlockPtr adopt(std::shared_ptr<MappedFile> file, int64_t offset, int64_t bytes) = 0;
+
+  // ---- copies. `host` is dense, in the view's dtype.
+  virtual void upload(TensorView out, const std::byte* host) = 0;
+  virtual void download(std::byte* host, TensorView x) = 0;
+
+  // ---- ops, in the order of op_checks.h
+  // out [m, n] = activation(scale * (x [m, k] · w [n, k]ᵀ) + bias [n]) * multiply [m, n] + add [m, n]
+  virtual void linear(TensorView out, TensorView x, TensorView w, Epilogue epilogue, Precision precision) = 0;
+  // out, q [batch * queries, heads * head_dim]; k, v [batch * keys, heads * head_dim]
+  virtual void attention(TensorView out, TensorView q, TensorView k, TensorView v, Attention how) = 0;
+  // out, x [rows, cols]; weight [cols]: x / sqrt(mean(x²) + eps) * weight (arXiv:1910.07467)
+  virtual void rms_norm(TensorView out, TensorView x, TensorView weight, float eps) = 0;
+  // out, x [rows, cols]; weight, bias [cols]: arXiv:1607.06450
+  virtual void layer_norm(TensorView out, TensorView x, TensorView weight, TensorView bias, float eps) = 0;
+  // out [tokens, d] = or += table [vocabulary, d][ids [tokens] I32]; an id outside is ERR_TOKEN_ID
+  virtual void embedding(TensorView out, TensorView table, TensorView ids, bool accumulate) = 0;
+  // out F32, same shape: decodes any weight dtype
+  virtual void decode(TensorView out, TensorView x) = 0;
+  // out F32 [n, m] = decoded x [m, n]ᵀ
+  virtual void transpose(TensorView out, TensorView x) = 0;
+  // ERR_NON_FINITE, naming `where`, the position and the value, if x [rows, cols] holds a NaN or an infinity
+  virtual void require_finite(TensorView x, std::string where) = 0;
+
+  // ---- capture and replay: runs the commands again, in order. A GPU may build a graph the first time.
+  using Command = std::function<void(Backend&)>;
+  struct Recording {
+    std::vector<Command> commands;
+  };
+  virtual void replay(Recording& recording) {
+    for (const Command& command : recording.commands) {
+      if (interrupted()) return;
+      command(*this);
+    }
+  }
+
+  // ---- cancelling: ops poll the flag between chunks and return early; the queue reports ERR_CANCELLED.
+  void interrupt(bool on) noexcept { interrupted_.store(on, std::memory_order_relaxed); }
+  bool interrupted() const noexcept { return interrupted_.load(std::memory_order_relaxed); }
+
+ protected:
+  std::atomic<bool> interrupted_{false};
+};
+
+}  // namespace kotoba

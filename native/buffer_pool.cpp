@@ -1,0 +1,66 @@
+#include "buffer_pool.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace kotoba {
+namespace {
+
+// Rounds up to one of eight steps per power of two, so that nearly equal sizes share blocks (waste < 12.5 %).
+int64_t size_class(int64_t bytes) {
+  const uint64_t n = static_cast<uint64_t>(std::max<int64_t>(bytes, 512));
+  const uint64_t step = std::bit_floor(n) / 8;
+  return static_cast<int64_t>((n + step - 1) / step * step);
+}
+
+BlockPtr take(std::multimap<int64_t, BlockPtr>& list, int64_t size) {
+  const auto found = list.find(size);
+  if (found == list.end()) return nullptr;
+  BlockPtr block = std::move(found->second);
+  list.erase(found);
+  return block;
+}
+
+}  // namespace
+
+BlockPtr BufferPool::acquire(int64_t bytes) {
+  const int64_t size = size_class(bytes);
+  if (capturing_) {
+    if (BlockPtr block = take(captured_free_, size)) return block;
+  } else if (BlockPtr block = take(free_, size)) {
+    cached_ -= size;
+    return block;
+  }
+  std::byte* data = backend_->allocate(size);
+  auto block = std::make_shared<Block>(data, size, [b = backend_, data, size] { b->release(data, size); });
+  if (capturing_) captured_.push_back(block);
+  return block;
+}
+
+void BufferPool::release(BlockPtr block) {
+  if (block->recorded) return;
+  if (capturing_) {
+    captured_.push_back(block);
+    captured_free_.emplace(block->bytes, std::move(block));
+    return;
+  }
+  cached_ += block->bytes;
+  free_.emplace(block->bytes, std::move(block));
+}
+
+void BufferPool::trim(int64_t keep) {
+  while (cached_ > keep) {
+    const auto largest = std::prev(free_.end());
+    cached_ -= largest->first;
+    free_.erase(largest);
+  }
+}
+
+void BufferPool::end_capture() {
+  capturing_ = false;
+  for (const BlockPtr& block : captured_) block->recorded = true;
+  captured_.clear();
+  captured_free_.clear();
+}
+
+}  // namespace kotoba

@@ -1,0 +1,39 @@
+// Stream-ordered caching pool of device memory. Memory released by the enqueuing thread is handed out again
+// at once, while commands that use it may still be queued: the queue is ordered, so a later command cannot
+// overtake them. That keeps the peak of a network at what one layer needs. Used from the enqueuing thread
+// only.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "backend.h"
+
+namespace kotoba {
+
+class BufferPool {
+ public:
+  explicit BufferPool(std::shared_ptr<Backend> backend) : backend_(std::move(backend)) {}
+
+  BlockPtr acquire(int64_t bytes);  // at least `bytes`; ERR_OUT_OF_MEMORY
+  void release(BlockPtr block);
+  void trim(int64_t keep);  // drops free blocks until at most `keep` bytes are cached
+  int64_t cached() const { return cached_; }
+
+  // While a capture runs, released blocks serve only later commands of the same capture; afterwards they belong
+  // to the recording, whose commands keep them alive: nothing else may reuse what a replay will write.
+  void begin_capture() { capturing_ = true; }
+  void end_capture();
+
+ private:
+  using FreeList = std::multimap<int64_t, BlockPtr>;
+  std::shared_ptr<Backend> backend_;
+  FreeList free_;
+  int64_t cached_ = 0;
+  bool capturing_ = false;
+  FreeList captured_free_;
+  std::vector<BlockPtr> captured_;
+};
+
+}  // namespace kotoba

@@ -1,0 +1,238 @@
+// The FP32 matmul: out [m, n] = epilogue(x [m, k] · w [n, k]ᵀ), w in any stored dtype.
+//
+// Tokens are taken in blocks of at most kBlockTokens. A block's x is first packed into panels [k][tokens in
+// lanes], shared by all threads. A chunk is then up to kChunkRows weight rows: kDepth columns of them at a
+// time are decoded into L2 and multiplied with every panel; the sums stay in L2 too. Every sum runs over k in
+// order, whoever computes it, so results do not depend on the number of threads.
+#include "linear_problem.h"
+#include "linear_tile.h"
+#include "linear_transpose.h"
+
+namespace kotoba::cpu::KOTOBA_ISA {
+namespace {
+
+constexpr int64_t kBlockTokens = 512;
+constexpr int64_t kMaxPanels = kBlockTokens / kLanes;
+constexpr int64_t kChunkRows = 96;
+constexpr int64_t kPackDepth = 512;  // columns of one panel that one chunk packs
+
+constexpr int64_t kGroupRows = kRowUnit;  // rows decoded at a time
+
+static_assert(kChunkRows % kRowUnit == 0 && kChunkRows % kLanes == 0);
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// A block of tokens, split into panels of 1 … kMaxVectors vectors, as even as can be.
+struct TokenBlock {
+  int64_t first, tokens, panels;
+  int64_t start[kMaxPanels + 1];  // in vectors
+  float* packed;                  // panel p is [k, width(p)] at packed + start[p] * kLanes * k
+
+  int vectors(int64_t p) const { return static_cast<int>(start[p + 1] - start[p]); }
+  int64_t width(int64_t p) const { return vectors(p) * kLanes; }
+};
+
+void split_block(TokenBlock& block) {
+  const int64_t vectors = ceil_div(block.tokens, kLanes);
+  block.panels = ceil_div(vectors, kMaxVectors);
+  for (int64_t p = 0; p <= block.panels; ++p) block.start[p] = p * vectors / block.panels;
+}
+
+// Packs columns [col, col + count) of kLanes tokens from `token` of the block on; absent tokens are zeros.
+void pack_vector(const LinearProblem& p, const TokenBlock& block, int64_t token, int64_t col, int64_t count,
+                 float* dst, int64_t dst_stride) {
+  const float* x = p.x + (block.first + token) * p.x_stride + col;
+  const int64_t present = smaller(kLanes, block.tokens - token);
+  for (int64_t k = 0; k < count; k += kLanes) {
+    const int64_t n = smaller(kLanes, count - k);
+    VF lines[kLanes];
+    if (present == kLanes && n == kLanes) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) lines[i] = v_load(x + i * p.x_stride + k);
+    } else {
+      for (int i = 0; i < kLanes; ++i)
+        lines[i] = i < present ? v_load_partial(x + i * p.x_stride + k, n) : v_zero();
+    }
+    v_transpose(lines);
+    for (int64_t i = 0; i < n; ++i) v_store(dst + (k + i) * dst_stride, lines[i]);
+  }
+}
+
+void pack_block(const Context& context, const LinearProblem& p, const TokenBlock& block) {
+  const int64_t pieces = ceil_div(p.k, kPackDepth);
+  context.pool->run(context.threads, block.panels * pieces, [&](int64_t chunk) {
+    if (is_cancelled(context)) return;
+    const int64_t panel = chunk / pieces, col = chunk % pieces * kPackDepth, width = block.width(panel);
+    float* dst = block.packed + block.start[panel] * kLanes * p.k + col * width;
+    for (int64_t v = 0; v < block.vectors(panel); ++v)
+      pack_vector(p, block, (block.start[panel] + v) * kLanes, col, smaller(kPackDepth, p.k - col),
+                  dst + v * kLanes, width);
+  });
+}
+
+// A thread's memory for one chunk.
+struct Workspace {
+  float weights[kGroupRows * kWeightPitch];
+  float
+      sums[kChunkRows * kBlockTokens];  // panel p is [kChunkRows, width(p)] at start[p] * kLanes * kChunkRows
+  float lines[kLanes * kChunkRows];     // finished sums, a line per token
+};
+
+// Decodes columns [col, col + depth) of `rows` rows, and clears the rows that fill up the last tile.
+void decode_weights(const LinearProblem& p, Workspace& work, int64_t row, int64_t rows, int64_t col,
+                    int64_t depth) {
+  for (int64_t r = 0; r < rows; ++r)
+    p.decode(p.weights(row + r, col), work.weights + r * kWeightPitch, depth);
+  for (int64_t r = rows; r < kGroupRows; ++r)
+    memset(work.weights + r * kWeightPitch, 0, depth * sizeof(float));
+}
+
+// Cache lines that the next step will read, asked for a few at a time between tiles.
+class Ahead {
+ public:
+  Ahead(const std::byte* data, int64_t stride, int64_t rows, int64_t bytes, int64_t steps)
+      : line_(data), stride_(stride), lines_(ceil_div(bytes, kLine)), total_(rows * lines_) {
+    batch_ = ceil_div(total_, steps);
+  }
+
+  void step() {
+    for (int64_t i = smaller(batch_, total_); i > 0; --i, --total_) {
+      __builtin_prefetch(line_ + at_ * kLine, 0, 2);
+      if (++at_ == lines_) {
+        at_ = 0;
+        line_ += stride_;
+      }
+    }
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  const std::byte* line_;
+  int64_t stride_, lines_, total_, batch_ = 0, at_ = 0;
+};
+
+template <int T>
+void multiply_panel(float* sums, const float* weights, const float* tokens, int64_t rows, int64_t depth,
+                    bool first, Ahead& ahead) {
+  for (int64_t k = 0; k < depth; k += kTileDepth<T>) {
+    const int64_t tile_depth = smaller(kTileDepth<T>, depth - k);
+    for (int64_t r = 0; r < rows; r += kTileRows[T]) {
+      ahead.step();
+      multiply_tile<T>(sums + r * T * kLanes, weights + r * kWeightPitch + k, tokens + k * T * kLanes,
+                       tile_depth, first && k == 0);
+    }
+  }
+}
+
+constexpr void (*kMultiplyPanel[])(float*, const float*, const float*, int64_t, int64_t, bool, Ahead&) = {
+    nullptr,           multiply_panel<1>, multiply_panel<2>, multiply_panel<3>,
+#if defined(__AVX512F__)
+    multiply_panel<4>,
+#endif
+};
+
+// Turns the sums of kLanes tokens, [rows, width], round and hands them to the epilogue.
+void finish_vector(const LinearProblem& p, const float* sums, int64_t width, float* lines, int64_t token,
+                   int64_t tokens, int64_t row, int64_t rows) {
+  for (int64_t r = 0; r < rows; r += kLanes) {
+    VF block[kLanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) block[i] = v_load(sums + (r + i) * width);
+    v_transpose(block);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) v_store(lines + i * kChunkRows + r, block[i]);
+  }
+  for (int64_t t = 0; t < tokens; ++t) finish_row(p.epilogue, token + t, row, rows, lines + t * kChunkRows);
+}
+
+void multiply_group(const LinearProblem& p, const TokenBlock& block, Workspace& work, int64_t group,
+                    int64_t rows, int64_t col, int64_t depth, Ahead& ahead) {
+  for (int64_t i = 0; i < block.panels; ++i) {
+    const int64_t start = block.start[i] * kLanes, width = block.width(i);
+    kMultiplyPanel[block.vectors(i)](work.sums + start * kChunkRows + group * width, work.weights,
+                                     block.packed + start * p.k + col * width, rows, depth, col == 0, ahead);
+  }
+}
+
+void multiply_chunk(const LinearProblem& p, const TokenBlock& block, Workspace& work, int64_t row,
+                    int64_t rows) {
+  for (int64_t col = 0; col < p.k; col += kDepth) {
+    const int64_t depth = smaller(kDepth, p.k - col);
+    for (int64_t group = 0; group < rows; group += kGroupRows) {
+      const int64_t group_rows = smaller(kGroupRows, rows - group);
+      decode_weights(p, work, row + group, group_rows, col, depth);
+      const bool wrap = group + kGroupRows >= rows;
+      const int64_t next_row = wrap ? 0 : group + kGroupRows, next_col = wrap ? col + kDepth : col;
+      const bool last = next_col >= p.k;
+      Ahead ahead(last ? nullptr : p.weights(row + next_row, next_col), p.w_stride,
+                  last ? 0 : smaller(kGroupRows, rows - next_row),
+                  dtype_bytes(p.w_dtype, smaller(kDepth, p.k - next_col)), block.panels * 4);
+      multiply_group(p, block, work, group, group_rows, col, depth, ahead);
+    }
+  }
+  for (int64_t i = 0; i < block.panels; ++i)
+    for (int64_t v = block.start[i]; v < block.start[i + 1]; ++v) {
+      const float* sums = work.sums + block.start[i] * kLanes * kChunkRows + (v - block.start[i]) * kLanes;
+      const int64_t token = v * kLanes;
+      finish_vector(p, sums, block.width(i), work.lines, block.first + token,
+                    smaller(kLanes, block.tokens - token), row, rows);
+    }
+}
+
+// Rows of a chunk: enough chunks to keep the threads level, enough rows to make a panel's trip to L1 worth
+// it.
+int64_t chunk_rows(int64_t n, int threads) {
+  if (threads == 1) return kChunkRows;
+  const int64_t rows = ceil_div(ceil_div(n, int64_t{4} * threads), kRowUnit) * kRowUnit;
+  return smaller(rows, kChunkRows);
+}
+
+void linear_many_tokens(const Context& context, const LinearProblem& p, float* packed) {
+  const int64_t blocks = ceil_div(p.m, kBlockTokens);
+  const int64_t block_tokens = ceil_div(ceil_div(p.m, blocks), kLanes) * kLanes;
+  const int64_t rows = chunk_rows(p.n, context.threads);
+  for (int64_t first = 0; first < p.m; first += block_tokens) {
+    TokenBlock block{.first = first,
+                     .tokens = smaller(block_tokens, p.m - first),
+                     .panels = 0,
+                     .start = {},
+                     .packed = packed};
+    split_block(block);
+    pack_block(context, p, block);
+    context.pool->run(context.threads, ceil_div(p.n, rows), [&](int64_t chunk) {
+      if (is_cancelled(context)) return;
+      auto* work = static_cast<Workspace*>(scratch(Scratch::kThread, sizeof(Workspace)));
+      multiply_chunk(p, block, *work, chunk * rows, smaller(rows, p.n - chunk * rows));
+    });
+  }
+}
+
+}  // namespace
+
+void linear_fp32(const Context& context, TensorView out, TensorView x, TensorView w,
+                 const Epilogue& epilogue) {
+  LinearProblem p{};
+  p.m = x.rows();
+  p.n = w.shape[0];
+  p.k = x.cols();
+  if (p.m == 0 || p.n == 0) return;
+  p.x = reinterpret_cast<const float*>(x.data);
+  p.x_stride = x.row_stride;
+  p.w = w.data;
+  p.w_stride = dtype_bytes(w.dtype, w.row_stride);
+  p.w_dtype = w.dtype;
+  p.decode = decode_fn(w.dtype);
+  const bool few = p.m <= kFewTokens;
+  const int64_t padded_tokens = smaller(ceil_div(p.m, kLanes) * kLanes, kBlockTokens);
+  const int64_t packed_floats = few ? 0 : padded_tokens * p.k;
+  auto* buffer = static_cast<float*>(scratch(
+      Scratch::kOp, (packed_floats + row_epilogue_floats(p.n)) * static_cast<int64_t>(sizeof(float))));
+  p.epilogue = make_row_epilogue(out, epilogue, p.n, buffer + packed_floats);
+  if (few)
+    linear_few_tokens(context, p);
+  else
+    linear_many_tokens(context, p, buffer);
+}
+
+}  // namespace kotoba::cpu::KOTOBA_ISA

@@ -1,0 +1,54 @@
+#include "mapped_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "errors.h"
+
+namespace kotoba {
+namespace {
+
+[[noreturn]] void fail(const std::string& path, const char* what) {
+  const int error = errno;
+  throw Error(error == ENOENT ? "ERR_FILE_NOT_FOUND" : "ERR_FILE_READ",
+              detail::join(path, ": cannot ", what, ": ", std::strerror(error)));
+}
+
+}  // namespace
+
+MappedFile::MappedFile(const std::string& path) : path_(path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) fail(path, "open");
+  struct stat status;
+  if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+    close(fd);
+    throw Error("ERR_FILE_READ", path + ": expected a regular file");
+  }
+  size_ = status.st_size;
+  if (size_ > 0) {
+    void* data = mmap(nullptr, static_cast<size_t>(size_), PROT_READ, MAP_SHARED, fd, 0);
+    if (data == MAP_FAILED) {
+      close(fd);
+      fail(path, "map");
+    }
+    data_ = static_cast<std::byte*>(data);
+  }
+  close(fd);
+}
+
+MappedFile::~MappedFile() {
+  if (data_) munmap(data_, static_cast<size_t>(size_));
+}
+
+void MappedFile::will_need(int64_t offset, int64_t bytes) const {
+  const int64_t page = sysconf(_SC_PAGESIZE);
+  const int64_t start = offset / page * page;
+  madvise(data_ + start, static_cast<size_t>(offset + bytes - start), MADV_WILLNEED);  // a hint: failure is fine
+}
+
+}  // namespace kotoba

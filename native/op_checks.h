@@ -1,0 +1,23 @@
+// Device-neutral checks of op arguments, run on the enqueuing thread so that a mistake throws where it was
+// made. Each throws ERR_ARGUMENT with the values. Backends rely on them.
+#pragma once
+
+#include <string>
+
+#include "op_types.h"
+
+namespace kotoba {
+
+void check_linear(const TensorView& out, const TensorView& x, const TensorView& w, const Epilogue&,
+                  Precision);
+void check_attention(const TensorView& out, const TensorView& q, const TensorView& k, const TensorView& v,
+                     const Attention&);
+void check_rms_norm(const TensorView& out, const TensorView& x, const TensorView& weight, float eps);
+void check_layer_norm(const TensorView& out, const TensorView& x, const TensorView& weight,
+                      const TensorView& bias, float eps);
+void check_embedding(const TensorView& out, const TensorView& table, const TensorView& ids, bool accumulate);
+void check_decode(const TensorView& out, const TensorView& x);
+void check_transpose(const TensorView& out, const TensorView& x);
+void check_require_finite(const TensorView& x, const std::string& where);
+
+}  // namespace kotoba

@@ -1,0 +1,68 @@
+/** GGUF's numbers for tensor types and metadata types. https://github.com/ggml-org/ggml/blob/master/docs/gguf.md */
+import type { DType } from './dtype.js';
+
+/** Index = ggml_type. A string says why a number has no type any more. */
+export const GGML_TYPES: readonly (DType | { readonly removed: string })[] = [
+  'F32',
+  'F16',
+  'Q4_0',
+  'Q4_1',
+  { removed: 'Q4_2' },
+  { removed: 'Q4_3' },
+  'Q5_0',
+  'Q5_1',
+  'Q8_0',
+  'Q8_1',
+  'Q2_K',
+  'Q3_K',
+  'Q4_K',
+  'Q5_K',
+  'Q6_K',
+  'Q8_K',
+  'IQ2_XXS',
+  'IQ2_XS',
+  'IQ3_XXS',
+  'IQ1_S',
+  'IQ4_NL',
+  'IQ3_S',
+  'IQ2_S',
+  'IQ4_XS',
+  'I8',
+  'I16',
+  'I32',
+  'I64',
+  'F64',
+  'IQ1_M',
+  'BF16',
+  { removed: 'Q4_0_4_4' },
+  { removed: 'Q4_0_4_8' },
+  { removed: 'Q4_0_8_8' },
+  'TQ1_0',
+  'TQ2_0',
+  { removed: 'IQ4_NL_4_4' },
+  { removed: 'IQ4_NL_4_8' },
+  { removed: 'IQ4_NL_8_8' },
+  'MXFP4',
+  'NVFP4',
+  'Q1_0',
+  'Q2_0',
+];
+
+export const ValueType = {
+  U8: 0,
+  I8: 1,
+  U16: 2,
+  I16: 3,
+  U32: 4,
+  I32: 5,
+  F32: 6,
+  BOOL: 7,
+  STRING: 8,
+  ARRAY: 9,
+  U64: 10,
+  I64: 11,
+  F64: 12,
+} as const;
+
+/** Fewest bytes one value of a metadata type takes: bounds every count by the file's size. */
+export const kMinValueBytes: readonly number[] = [1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8];

@@ -1,0 +1,63 @@
+/** Writing small results: safetensors and .npy, through a temporary name, so that no half file is ever left. */
+import { open, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { KotobaError } from '../errors.js';
+
+export interface ArrayToWrite {
+  readonly data: Float32Array | Int32Array;
+  readonly shape: readonly number[];
+}
+
+/**
+ * @param tensors name → values, written F32 or I32
+ * @param metadata the header's `__metadata__`
+ * @throws KotobaError ERR_FILE_WRITE; the file is then as it was before
+ */
+export async function writeSafetensors(
+  path: string,
+  tensors: ReadonlyMap<string, ArrayToWrite>,
+  metadata: Readonly<Record<string, string>> = {},
+): Promise<void> {
+  const header: [string, unknown][] = Object.keys(metadata).length ? [['__metadata__', metadata]] : [];
+  let offset = 0;
+  for (const [name, { data, shape }] of tensors) {
+    const dtype = data instanceof Float32Array ? 'F32' : 'I32';
+    header.push([name, { dtype, shape, data_offsets: [offset, (offset += data.byteLength)] }]);
+  }
+  // fromEntries and not assignment: a tensor may be called __proto__
+  const json = JSON.stringify(Object.fromEntries(header));
+  const padded = Buffer.from(json.padEnd(json.length + ((8 - (Buffer.byteLength(json) % 8)) % 8)));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(padded.byteLength));
+  await writeAtomically(path, [length, padded, ...[...tensors.values()].map(({ data }) => data)]);
+}
+
+/** NumPy's format 1.0. @throws KotobaError ERR_FILE_WRITE */
+export async function writeNpy(path: string, { data, shape }: ArrayToWrite): Promise<void> {
+  const descr = data instanceof Float32Array ? '<f4' : '<i4';
+  const tuple = shape.length === 1 ? `(${shape[0]},)` : `(${shape.join(', ')})`;
+  const dict = `{'descr': '${descr}', 'fortran_order': False, 'shape': ${tuple}, }`;
+  const text = dict.padEnd(Math.ceil((dict.length + 11) / 64) * 64 - 11) + '\n';
+  const head = Buffer.from(`\x93NUMPY\x01\x00\x00\x00${text}`, 'latin1');
+  head.writeUInt16LE(text.length, 8);
+  await writeAtomically(path, [head, data]);
+}
+
+/** Writes all parts to a temporary file beside `path`, then renames it. @throws KotobaError ERR_FILE_WRITE */
+export async function writeAtomically(path: string, parts: readonly NodeJS.ArrayBufferView[]): Promise<void> {
+  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.tmp`);
+  try {
+    const file = await open(temporary, 'wx');
+    try {
+      for (const part of parts)
+        await file.writeFile(new Uint8Array(part.buffer, part.byteOffset, part.byteLength));
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (cause) {
+    await rm(temporary, { force: true });
+    throw new KotobaError('ERR_FILE_WRITE', `${path}: cannot write: ${(cause as Error).message}`, { cause });
+  }
+}

@@ -1,0 +1,324 @@
+/** One text encoder from a file: prompts in, embeddings out. The library's main class. */
+import {
+  clipNetwork,
+  encodeTokens,
+  t5Network,
+  type EncodedTokens,
+  type TextNetwork,
+  type TokenBatch,
+  type Wanted,
+} from '../encoders/text_network.js';
+import { KotobaError } from '../errors.js';
+import { openModel, selectPart, type ClipPart, type Slot, type T5Part } from '../formats/index.js';
+import { Device } from '../runtime/device.js';
+import { Ops, type OpPrecision } from '../runtime/ops.js';
+import { Weights } from '../runtime/weights.js';
+import {
+  chunkLayout,
+  clipTokenizer,
+  loadT5Tokenizer,
+  parsePrompt,
+  tokenizePromptAsync,
+  type ChunkLayout,
+  type ClipFlavour,
+  type EncoderFamily,
+  type PromptDialect,
+  type T5Length,
+  type TokenChunk,
+  type TokenizedPrompt,
+  type Tokenizer,
+} from '../text/index.js';
+import { EncodeJob, type EncodeProgress } from './encode_job.js';
+import { concatenate, emptyRows, joinRows, passes, type EncodedRow, type Pass } from './token_rows.js';
+
+/** `auto` is `fp32` on the CPU: exact, and faster there than other programs' quantised kernels. */
+export type Precision = 'auto' | OpPrecision;
+export const PRECISIONS: readonly Precision[] = ['auto', 'fp32', 'int8'];
+
+export interface LoadOptions {
+  /** Where to run; without it the encoder opens a CPU device of its own and closes it when disposed. */
+  device?: Device | undefined;
+  /** CPU threads of its own device. */
+  threads?: number | undefined;
+  /** Which network, where the file holds several. */
+  slot?: Slot | undefined;
+  precision?: Precision | undefined;
+  /** Keys of Hugging Face's config.json that the file does not tell. */
+  config?: Readonly<Record<string, unknown>> | undefined;
+  /** T5: a spiece.model or tokenizer.json, or a folder with one. */
+  t5Tokenizer?: string | undefined;
+  /** CLIP: whose cleaning of the prompt to follow. */
+  clipFlavour?: ClipFlavour | undefined;
+}
+
+export interface EncodeOptions {
+  signal?: AbortSignal | undefined;
+  /** How `(word:1.2)` is read; default `plain`: not at all. */
+  dialect?: PromptDialect | undefined;
+  /** Padding, length, truncation, chunks; defaults of the family (chunkLayout). */
+  layout?: (Partial<ChunkLayout> & { t5Length?: T5Length }) | undefined;
+  /** 1 (default): the last layer's state; 2: the one before, and so on. */
+  clipSkip?: number | undefined;
+  /** `final` (default): after the final norm; `none`: as the layer left it (SDXL, SD3). */
+  norm?: 'final' | 'none' | undefined;
+  /** Further raw hidden states to return, 0 = the embedding. */
+  hiddenStates?: 'all' | readonly number[] | undefined;
+}
+
+/** One prompt's embeddings, F32. */
+export interface Encoding {
+  readonly prompt: TokenizedPrompt;
+  readonly tokens: number;
+  readonly width: number;
+  /** [tokens, width]: the conditioning, prompt weights applied; chunks one after another */
+  readonly hidden: Float32Array;
+  /** [width]: CLIP's, at the first end-of-text of the first chunk */
+  readonly pooled?: Float32Array | undefined;
+  /** [projection]: the same, projected, where the file has a projection */
+  readonly projected?: Float32Array | undefined;
+  /** The layers asked for, each [tokens, width], before final norm and weights */
+  readonly hiddenStates: ReadonlyMap<number, Float32Array>;
+}
+
+/** Token families of slots: what pads and chunks a prompt. */
+const FAMILIES: Partial<Record<Slot, EncoderFamily>> = {
+  clip_g: 'clip-g',
+  longclip_l: 'long-clip-l',
+  t5: 't5',
+};
+
+export class TextEncoder implements AsyncDisposable {
+  readonly part: ClipPart | T5Part;
+  readonly precision: OpPrecision;
+  readonly device: Device;
+  readonly network: TextNetwork;
+  readonly #weights: Weights;
+  readonly #ownsDevice: boolean;
+  readonly #loadTokenizer: () => Promise<Tokenizer>;
+  #tokenizer: Promise<Tokenizer> | undefined;
+  #disposed = false;
+
+  private constructor(
+    part: ClipPart | T5Part,
+    weights: Weights,
+    network: TextNetwork,
+    device: Device,
+    options: LoadOptions,
+    loadTokenizer: () => Promise<Tokenizer>,
+  ) {
+    this.part = part;
+    this.#weights = weights;
+    this.network = network;
+    this.device = device;
+    this.precision = options.precision === 'int8' ? 'int8' : 'fp32';
+    this.#ownsDevice = options.device === undefined;
+    this.#loadTokenizer = loadTokenizer;
+  }
+
+  /**
+   * Opens a file, a shard, an index.json, a folder or a checkpoint. Weights stay in the mapped file: this reads
+   * headers only, and returns in milliseconds whatever the size.
+   * @throws KotobaError ERR_FILE_*, ERR_FORMAT_*, ERR_MODEL_*: what is wrong with the file
+   */
+  static async load(path: string, options: LoadOptions = {}): Promise<TextEncoder> {
+    if (!PRECISIONS.includes(options.precision ?? 'auto'))
+      throw new KotobaError(
+        'ERR_ARGUMENT',
+        `precision: expected ${PRECISIONS.join(', ')} on the CPU, got "${options.precision}"`,
+      );
+    const model = openModel(path);
+    const part = selectPart(model, {
+      ...(options.slot && { slot: options.slot }),
+      ...(options.config && { config: options.config }),
+    });
+    if (part.family !== 'clip' && part.family !== 't5')
+      throw new KotobaError('ERR_MODEL_SLOT', `${path}: expected a text encoder, got ${part.description}`);
+    const loadTokenizer = async (): Promise<Tokenizer> =>
+      part.family === 'clip'
+        ? clipTokenizer(options.clipFlavour ? { flavour: options.clipFlavour } : {})
+        : await loadT5Tokenizer({
+            ...(options.t5Tokenizer !== undefined && { explicitPath: options.t5Tokenizer }),
+            ...(model.container === 'gguf' && { metadata: model.metadata }),
+            dirs: [model.weightsDir],
+            weights: path,
+          });
+    const device = options.device ?? Device.open('cpu', { threads: options.threads });
+    const weights = new Weights(device, part.tensors, path);
+    try {
+      const network = await device.run(async () =>
+        part.family === 'clip' ? clipNetwork(weights, part) : t5Network(weights, part),
+      );
+      return new TextEncoder(part, weights, network, device, options, loadTokenizer);
+    } catch (error) {
+      weights[Symbol.dispose]();
+      if (!options.device) device.close();
+      throw error;
+    }
+  }
+
+  /** The tokenizer, loaded when first needed. @throws KotobaError ERR_TOKENIZER_* */
+  tokenizer(): Promise<Tokenizer> {
+    return (this.#tokenizer ??= this.#loadTokenizer());
+  }
+
+  get family(): EncoderFamily {
+    return FAMILIES[this.part.slot] ?? 'clip-l';
+  }
+
+  /** How a prompt is split for this encoder, without running it. */
+  async tokenize(prompt: string, options: EncodeOptions = {}): Promise<TokenizedPrompt> {
+    const segments = parsePrompt(prompt, options.dialect ?? 'plain');
+    const layout = this.#layout(options);
+    return await tokenizePromptAsync(await this.tokenizer(), segments, layout, {
+      ...(options.signal && { signal: options.signal }),
+    });
+  }
+
+  /**
+   * Encodes one prompt or a batch; a batch shares passes over the weights.
+   * @returns a job: await it, or iterate its progress
+   * @throws (rejects) KotobaError ERR_CANCELLED, ERR_NON_FINITE, ERR_TOKENIZER_*, ERR_TOKEN_ID
+   */
+  encode(prompt: string, options?: EncodeOptions): EncodeJob<Encoding>;
+  encode(prompts: readonly string[], options?: EncodeOptions): EncodeJob<Encoding[]>;
+  encode(prompts: string | readonly string[], options: EncodeOptions = {}): EncodeJob<Encoding | Encoding[]> {
+    return new EncodeJob<Encoding | Encoding[]>(async (report) => {
+      const list = typeof prompts === 'string' ? [prompts] : prompts;
+      const encodings = await this.#encode(list, options, report);
+      return typeof prompts === 'string' ? encodings[0]! : encodings;
+    });
+  }
+
+  /** Runs the network on raw token ids: what `kotoba forward` and parity tests need. */
+  async encodeTokens(tokens: TokenBatch, wanted?: Wanted, signal?: AbortSignal): Promise<EncodedTokens> {
+    this.#checkTokens(tokens);
+    const ops = new Ops(this.device, this.precision);
+    return await this.device.run(() => encodeTokens(ops, this.network, tokens, wanted), signal);
+  }
+
+  async #encode(
+    prompts: readonly string[],
+    options: EncodeOptions,
+    report: (progress: EncodeProgress) => void,
+  ): Promise<Encoding[]> {
+    const tokenized: TokenizedPrompt[] = [];
+    for (const prompt of prompts) tokenized.push(await this.tokenize(prompt, options));
+    const empties =
+      options.dialect === 'comfyui'
+        ? emptyRows(await this.tokenizer(), tokenized, this.#layout(options))
+        : new Map<number, TokenChunk>();
+    const work = passes([...tokenized.flatMap((p) => p.chunks), ...empties.values()]);
+    const encoded = new Map<TokenChunk, EncodedRow>();
+    const total = work.length * this.network.depth;
+    for (const [i, pass] of work.entries()) {
+      const onLayer = (layer: number) => report({ done: i * this.network.depth + layer, total });
+      await this.#runPass(pass, options, onLayer, encoded);
+    }
+    return tokenized.map((prompt) => this.#assemble(prompt, encoded, empties, options));
+  }
+
+  async #runPass(
+    pass: Pass,
+    options: EncodeOptions,
+    onLayer: (layer: number) => void,
+    encoded: Map<TokenChunk, EncodedRow>,
+  ): Promise<void> {
+    const { depth, width } = this.network;
+    const layer = depth + 1 - (options.clipSkip ?? 1);
+    if (!Number.isInteger(layer) || layer < 1 || layer > depth)
+      throw new KotobaError('ERR_ARGUMENT', `clipSkip: expected 1 to ${depth}, got ${options.clipSkip}`);
+    const extra =
+      options.hiddenStates === 'all'
+        ? Array.from({ length: depth + 1 }, (_, i) => i)
+        : (options.hiddenStates ?? []);
+    const out = await this.encodeTokens(
+      { ids: pass.ids, batch: pass.rows.length },
+      {
+        raw: options.norm === 'none' ? [...extra, layer] : extra,
+        normed: layer === depth ? [] : [layer],
+        onLayer,
+      },
+      options.signal,
+    );
+    const normed = layer === depth ? out.lastHiddenState : out.normed.get(layer)!;
+    const hidden = options.norm === 'none' ? out.raw.get(layer)! : normed;
+    const tokens = pass.ids.length / pass.rows.length;
+    for (const [row, chunk] of pass.rows.entries()) {
+      const states = extra.map((i) => [i, slice(out.raw.get(i), row, tokens * width)!] as const);
+      encoded.set(chunk, {
+        hidden: slice(hidden, row, tokens * width)!,
+        pooled: slice(out.pooled, row, width),
+        projected: slice(out.projected, row, this.network.projection),
+        hiddenStates: new Map(states),
+      });
+    }
+  }
+
+  #assemble(
+    prompt: TokenizedPrompt,
+    encoded: ReadonlyMap<TokenChunk, EncodedRow>,
+    empties: ReadonlyMap<number, TokenChunk>,
+    options: EncodeOptions,
+  ): Encoding {
+    const first = encoded.get(prompt.chunks[0]!)!;
+    const emptyChunk = empties.get(prompt.chunks[0]!.ids.length);
+    const empty = emptyChunk && encoded.get(emptyChunk);
+    const hidden = joinRows(prompt, encoded, empty, options.dialect ?? 'plain');
+    const states = [...first.hiddenStates.keys()].map(
+      (i) =>
+        [i, concatenate(prompt.chunks.map((chunk) => encoded.get(chunk)!.hiddenStates.get(i)!))] as const,
+    );
+    return {
+      prompt,
+      tokens: hidden.length / this.network.width,
+      width: this.network.width,
+      hidden,
+      pooled: first.pooled,
+      projected: first.projected,
+      hiddenStates: new Map(states),
+    };
+  }
+
+  #layout(options: EncodeOptions): ChunkLayout {
+    const positions = this.network.positions;
+    const limit = Number.isFinite(positions) ? { minLength: positions, maxLength: positions } : {};
+    const rules = options.dialect === 'comfyui' ? { rules: 'comfyui' as const } : {};
+    return chunkLayout(this.family, { ...limit, ...rules, ...options.layout });
+  }
+
+  #checkTokens({ ids, batch, mask }: TokenBatch): void {
+    if (this.#disposed)
+      throw new KotobaError('ERR_DISPOSED', `${this.network.name}: used after it was disposed`);
+    const tokens = ids.length / batch;
+    const { positions, vocabulary, name } = this.network;
+    if (!Number.isInteger(tokens) || tokens < 1 || tokens > positions)
+      throw new KotobaError(
+        'ERR_ARGUMENT',
+        `${name}: expected 1 to ${positions} tokens in each of ${batch} sequences, got ${ids.length} ids`,
+      );
+    if (mask && mask.length !== ids.length)
+      throw new KotobaError(
+        'ERR_ARGUMENT',
+        `${name}: expected a mask of ${ids.length} values, got ${mask.length}`,
+      );
+    const bad = ids.findIndex((id) => id < 0 || id >= vocabulary);
+    if (bad >= 0)
+      throw new KotobaError(
+        'ERR_TOKEN_ID',
+        `${name}: expected ids from 0 to ${vocabulary - 1}, got ${ids[bad]} at position ${bad}: ` +
+          `the tokenizer does not belong to these weights`,
+      );
+  }
+
+  /** Waits for nothing: queued work of this encoder is cancelled when it owns its device. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#weights[Symbol.dispose]();
+    if (this.#ownsDevice) this.device.close();
+  }
+}
+
+function slice(values: Float32Array | undefined, index: number, length: number): Float32Array | undefined {
+  return values?.subarray(index * length, (index + 1) * length);
+}
