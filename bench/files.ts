@@ -112,7 +112,8 @@ export function makeBenchFile(name: BenchFileName, options: FileOptions = {}): M
   return { ...made, written: true };
 }
 
-function writeLayout(path: string, { header, tensors, totalBytes }: FileLayout): void {
+/** Streams a file: the header, then every tensor's random values at its place, zeros between. */
+export function writeLayout(path: string, { header, tensors, totalBytes }: FileLayout): void {
   const file = openSync(path, 'wx');
   try {
     const pools = new Map<string, Buffer>();

@@ -23,8 +23,8 @@ import type { Readable, Writable } from 'node:stream';
 import type { EncoderKind } from './files.js';
 
 export interface PeerOptions {
-  /** Program and arguments, split at white space; no shell sees it. */
-  readonly command: string;
+  /** Program and arguments; a string is split at white space. No shell sees it. */
+  readonly command: string | readonly string[];
   readonly kind: EncoderKind;
   readonly file: string;
   readonly tokens: number;
@@ -68,7 +68,8 @@ export class Peer {
 
   /** Starts the peer and waits until it has loaded its encoder. */
   static async start(options: PeerOptions): Promise<Peer> {
-    const [program, ...own] = options.command.trim().split(/\s+/);
+    const { command } = options;
+    const [program, ...own] = typeof command === 'string' ? command.trim().split(/\s+/) : command;
     if (!program) throw new RangeError('peer: expected a command, received an empty one');
     const { kind, file, tokens, threads, ids } = options;
     const args = ['--kind', kind, '--file', file, '--tokens', `${tokens}`, '--threads', `${threads}`];

@@ -94,7 +94,7 @@ export function f16Bits(value: number): number {
   const magnitude = bits & 0x7fffffff;
   if (magnitude >= 0x477ff000) return sign | 0x7c00;
   if (magnitude >= 0x38800000) {
-    const rounded = magnitude + 0x1000 + (0 & (magnitude >>> 13) & 1);
+    const rounded = magnitude + 0xfff + ((magnitude >>> 13) & 1);
     return sign | ((rounded - 0x38000000) >>> 13);
   }
   return sign | roundHalfToEven(Math.abs(value) * 2 ** 24);

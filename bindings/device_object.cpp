@@ -89,7 +89,12 @@ DeviceObject& DeviceObject::from(Napi::Value value) {
 }
 
 void DeviceObject::on_wake(napi_env env, napi_value, void* context, void*) {
-  if (env) static_cast<DeviceObject*>(context)->settle();  // no env: the environment is going down
+  if (!env) return;  // the environment is gone
+  try {
+    static_cast<DeviceObject*>(context)->settle();
+  } catch (const Napi::Error&) {
+    // A worker thread is being terminated: no promise of it can be settled any more, and nobody awaits one.
+  }
 }
 
 uint64_t DeviceObject::expect(Napi::Env env, Pending pending) {
@@ -160,7 +165,6 @@ Napi::Value DeviceObject::weight(const Napi::CallbackInfo& info) {
     if (bytes > file->size() - offset)
       throw Error("ERR_FILE_READ", detail::join(file->path(), ": expected ", bytes, " bytes at offset ", offset,
                                                 ", but the file ends at ", file->size()));
-    if (bytes > 0) file->will_need(offset, bytes);
     BlockPtr block = state_->backend->adopt(file, offset, bytes);
     view.data = block->data;
     return TensorObject::create(info.Env(), std::make_shared<Allocation>(state_, std::move(block), false), view);

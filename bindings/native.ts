@@ -15,6 +15,8 @@ export interface NativeTensor {
 
 export interface NativeFile {
   size(): number;
+  /** Reads [offset, bytes, offset, bytes, …] into the page cache in the background. */
+  prefetch(ranges: readonly number[]): void;
   dispose(): void;
 }
 

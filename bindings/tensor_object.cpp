@@ -2,6 +2,7 @@
 
 #include "addon_data.h"
 #include "marshal.h"
+#include "prefetch.h"
 
 namespace kotoba::bindings {
 namespace {
@@ -101,7 +102,8 @@ Napi::Value TensorObject::reshape(const Napi::CallbackInfo& info) {
 Napi::Function FileObject::init(Napi::Env env) {
   return DefineClass(
       env, "NativeFile",
-      {InstanceMethod<&FileObject::size>("size"), InstanceMethod<&FileObject::dispose>("dispose")});
+      {InstanceMethod<&FileObject::size>("size"), InstanceMethod<&FileObject::prefetch>("prefetch"),
+       InstanceMethod<&FileObject::dispose>("dispose")});
 }
 
 FileObject::FileObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FileObject>(info) {
@@ -121,6 +123,22 @@ const std::shared_ptr<MappedFile>& FileObject::from(Napi::Value value) {
 
 Napi::Value FileObject::size(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] { return Napi::Number::New(info.Env(), double(from(info.This())->size())); });
+}
+
+// prefetch([offset, bytes, offset, bytes, …])
+void FileObject::prefetch(const Napi::CallbackInfo& info) {
+  guard(info.Env(), [&] {
+    const std::shared_ptr<MappedFile>& file = from(info.This());
+    require(info[0].IsArray(), "prefetch: expected an array");
+    const auto numbers = info[0].As<Napi::Array>();
+    std::vector<ByteRange> ranges;
+    for (uint32_t i = 0; i + 1 < numbers.Length(); i += 2) {
+      const int64_t offset = integer_from_js(numbers.Get(i), "prefetch: offset", 0, file->size());
+      const int64_t bytes = integer_from_js(numbers.Get(i + 1), "prefetch: bytes", 0, file->size() - offset);
+      ranges.push_back({offset, bytes});
+    }
+    kotoba::prefetch(file, std::move(ranges));
+  });
 }
 
 void FileObject::dispose(const Napi::CallbackInfo&) { file_.reset(); }

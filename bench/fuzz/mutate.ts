@@ -14,10 +14,12 @@ export function seededRandom(seed: number): () => number {
   };
 }
 
-type Random = () => number;
+export type Random = () => number;
 type Mutation = (bytes: Buffer, random: Random) => Buffer;
 
-const below = (random: Random, n: number): number => Math.floor(random() * n);
+/** A whole number from 0 to n - 1. */
+export const below = (random: Random, n: number): number => Math.floor(random() * n);
+export const pick = <T>(list: readonly T[], random: Random): T => list[below(random, list.length)]!;
 
 /** Sizes at which readers go wrong: around zero, sign bits, 2^32, 2^53, overflow of a product. */
 const kIntegers: readonly bigint[] = [
@@ -147,11 +149,18 @@ const kMutations: readonly Mutation[] = [
   extend,
 ];
 
+/** What leaves every other byte where it was. */
+const kInPlace: readonly Mutation[] = [flipBit, setByte, setInteger, nudgeInteger, overwriteRange];
+
 /** A damaged copy: one to four mutations. */
-export function mutate(bytes: Uint8Array, random: Random): Buffer {
+export const mutate = (bytes: Uint8Array, random: Random): Buffer => apply(kMutations, bytes, random);
+
+/** A damaged copy of the same length. */
+export const mutateInPlace = (bytes: Uint8Array, random: Random): Buffer => apply(kInPlace, bytes, random);
+
+function apply(mutations: readonly Mutation[], bytes: Uint8Array, random: Random): Buffer {
   let damaged: Buffer = Buffer.from(bytes);
   const rounds = 1 + below(random, 4);
-  for (let i = 0; i < rounds && damaged.length > 0; i++)
-    damaged = kMutations[below(random, kMutations.length)]!(damaged, random);
+  for (let i = 0; i < rounds && damaged.length > 0; i++) damaged = pick(mutations, random)(damaged, random);
   return damaged;
 }

@@ -7,9 +7,9 @@
 
 namespace kotoba::cpu::KOTOBA_ISA {
 
-// One token's 32 columns. A weight is scale * (code - offset) or scale * code + low, so that a dot product needs
-// the sum of the activation codes besides: as the integer that it starts from, or times `low`. Weights whose
-// scales cover 16 columns use one sum for each half, the others the first.
+// One token's 32 columns. A weight is scale * (code - offset) or scale * code + low, so that a dot product
+// needs the sum of the activation codes besides: as the integer that it starts from, or times `low`. Weights
+// whose scales cover 16 columns use one sum for each half, the others the first.
 struct ActivationBlock {
   int8_t codes[kBlock];
   float scale;  // NaN if a column is not finite, which makes every product with this block NaN

@@ -1,7 +1,8 @@
 // linear in int8: x is quantised to int8 per 32 columns, w keeps the codes of its file (float weights are
 // quantised likewise), dot products of 32 columns are exact integers and their sum is FP32.
 //
-//   out[m, n] = epilogue(sum over blocks b of  w_scale[n, b] * x_scale[m, b] * dot(codes) + w_low[n, b] * x_sum[m, b])
+//   out[m, n] = epilogue(sum over blocks b of  w_scale[n, b] * x_scale[m, b] * dot(codes) + w_low[n, b] *
+//   x_sum[m, b])
 //
 // A task is a few panels of weight rows times a slab of tokens. For every 32 columns it keeps the codes of a
 // panel in registers and passes a group of tokens by them, whose FP32 sums lie in the first-level cache. The
@@ -9,57 +10,32 @@
 #include "../errors.h"
 #include "epilogue.h"
 #include "linear_int8_formats.h"
+#include "linear_int8_multiply.h"
 #include "thread_pool.h"
+#if defined(__AMX_INT8__) || defined(KOTOBA_EMULATE_AMX)
+#include "linear_int8_amx.h"
+#endif
 
 namespace kotoba::cpu::KOTOBA_ISA {
 namespace {
 
-constexpr int64_t kSlab = 256;       // tokens that share an unpacked panel
-constexpr int64_t kTokenGroup = 64;  // tokens whose sums stay in the first-level cache
+constexpr int64_t kSlab = 256;          // tokens that share an unpacked panel
+constexpr int64_t kTokenGroup = 64;     // tokens whose sums stay in the first-level cache
 constexpr int kMaxPanels = 64 / kRows;  // to a task: each column of x that is loaded serves all of them
 
-// sums[token][row] += one block of 32 columns.
-using MultiplyBlock = void (*)(const Panel& panel, int64_t block, const ActivationBlock* x, int64_t tokens,
-                               float* sums);
-
+#if defined(__AMX_INT8__) || defined(KOTOBA_EMULATE_AMX)
+constexpr int64_t kTokenUnit = kTileTokens;
 template <int kBits, int kScales, bool kHasLow>
-void multiply_block(const Panel& panel, int64_t block, const ActivationBlock* x, int64_t tokens,
-                    float* sums) {
-  constexpr int kHalf = kSteps / 2;
-  using Codes = WeightBlock<kBits>;
-  Codes w[kVectors];
-  VF scale[kVectors][kScales], low[kVectors][kScales];
-#pragma GCC unroll 2
-  for (int v = 0; v < kVectors; ++v) {
-    w[v] = Codes::of(panel.codes + (block * kVectors + v) * kSteps * kStepBytes);
-#pragma GCC unroll 2
-    for (int s = 0; s < kScales; ++s) {
-      const int64_t at = ((block * kVectors + v) * kScales + s) * kLanes;
-      scale[v][s] = v_load(panel.scales + at);
-      if (kHasLow) low[v][s] = v_load(panel.lows + at);
-    }
-  }
-  for (int64_t t = 0; t < tokens; ++t, ++x, sums += kRows) {
-    const int32_t start0 = kHasLow ? 0 : x->start[0], start1 = kHasLow ? 0 : x->start[1];
-    VF dot[kVectors], sum[kVectors];
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) {
-      sum[v] = v_load(sums + v * kLanes);
-      if (kScales == 1) {
-        dot[v] = v_mul(i_to_float(Codes::template dot<0, kSteps>(w[v], x->codes, start0)), scale[v][0]);
-      } else {
-        const VF first = i_to_float(Codes::template dot<0, kHalf>(w[v], x->codes, start0));
-        const VF second = i_to_float(Codes::template dot<kHalf, kHalf>(w[v], x->codes, start1));
-        dot[v] = v_fma(second, scale[v][kScales - 1], v_mul(first, scale[v][0]));
-      }
-      sum[v] = v_fma(dot[v], v_set(x->scale), sum[v]);
-#pragma GCC unroll 2
-      for (int s = 0; s < kScales && kHasLow; ++s) sum[v] = v_fma(low[v][s], v_set(x->sum[s]), sum[v]);
-    }
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) v_store(sums + v * kLanes, sum[v]);
-  }
-}
+constexpr MultiplyBlock kMultiply = multiply_block_tiles<kBits, kScales, kHasLow>;
+void begin_multiply(int scales) { configure_tiles(scales); }
+void end_multiply() { KOTOBA_TILE_RELEASE(); }
+#else
+constexpr int64_t kTokenUnit = 1;
+template <int kBits, int kScales, bool kHasLow>
+constexpr MultiplyBlock kMultiply = multiply_block<kBits, kScales, kHasLow>;
+void begin_multiply(int) {}
+void end_multiply() {}
+#endif
 
 // ---- formats
 
@@ -73,31 +49,41 @@ struct Format {
 
 template <typename Block, int kBits, int kScales = 1>
 constexpr Format with_offset(DType dtype, int offset) {
-  return {dtype, unpack_rows<Block, kScales>, kScales, multiply_block<kBits, kScales, false>,
+  return {dtype,
+          unpack_rows<Block, kScales>,
+          kScales,
+          kMultiply<kBits, kScales, false>,
           {offset, kScales == 2, false}};
 }
 
 template <typename Block, int kBits, int kScales = 1>
 constexpr Format with_low(DType dtype) {
-  return {dtype, unpack_rows<Block, kScales>, kScales, multiply_block<kBits, kScales, true>,
-          {0, kScales == 2, true}};
+  return {
+      dtype, unpack_rows<Block, kScales>, kScales, kMultiply<kBits, kScales, true>, {0, kScales == 2, true}};
 }
 
 constexpr Format kFormats[] = {
-    with_offset<BlockQ4_0, 4>(DType::Q4_0, 8),       with_low<BlockQ4_1, 4>(DType::Q4_1),
-    with_offset<BlockQ5_0, 5>(DType::Q5_0, 16),      with_low<BlockQ5_1, 5>(DType::Q5_1),
-    with_offset<BlockQ8_0, 8>(DType::Q8_0, 128),     with_offset<BlockQ8_1, 8>(DType::Q8_1, 128),
-    with_low<BlockQ4_K, 4>(DType::Q4_K),             with_low<BlockQ5_K, 5>(DType::Q5_K),
-    with_offset<BlockQ6_K, 6, 2>(DType::Q6_K, 32),   with_offset<BlockQ3_K, 4, 2>(DType::Q3_K, 4),
-    with_low<BlockQ2_K, 4, 2>(DType::Q2_K),          with_offset<BlockIQ4_NL, 8>(DType::IQ4_NL, 128),
-    with_offset<BlockIQ4_XS, 8>(DType::IQ4_XS, 128), with_offset<BlockMXFP4, 5>(DType::MXFP4, 12),
+    with_offset<BlockQ4_0, 4>(DType::Q4_0, 8),
+    with_low<BlockQ4_1, 4>(DType::Q4_1),
+    with_offset<BlockQ5_0, 5>(DType::Q5_0, 16),
+    with_low<BlockQ5_1, 5>(DType::Q5_1),
+    with_offset<BlockQ8_0, 8>(DType::Q8_0, 128),
+    with_offset<BlockQ8_1, 8>(DType::Q8_1, 128),
+    with_low<BlockQ4_K, 4>(DType::Q4_K),
+    with_low<BlockQ5_K, 5>(DType::Q5_K),
+    with_offset<BlockQ6_K, 6, 2>(DType::Q6_K, 32),
+    with_offset<BlockQ3_K, 4, 2>(DType::Q3_K, 4),
+    with_low<BlockQ2_K, 4, 2>(DType::Q2_K),
+    with_offset<BlockIQ4_NL, 8>(DType::IQ4_NL, 128),
+    with_offset<BlockIQ4_XS, 8>(DType::IQ4_XS, 128),
+    with_offset<BlockMXFP4, 5>(DType::MXFP4, 12),
     with_offset<BlockNVFP4, 5, 2>(DType::NVFP4, 12),
 };
 
 Format format_of(DType dtype) {
   for (const Format& format : kFormats)
     if (format.dtype == dtype) return format;
-  return {dtype, unpack_rows_as_float, 1, multiply_block<8, 1, false>, {128, false, false}};
+  return {dtype, unpack_rows_as_float, 1, kMultiply<8, 1, false>, {128, false, false}};
 }
 
 // ---- the product
@@ -160,8 +146,7 @@ void quantise_tokens(const Product& p, int64_t first, int64_t tokens) {
   constexpr int64_t kTokens = 8;
   p.context.pool->run(p.context.threads, ceil_div(tokens, kTokens), [&](int64_t chunk) {
     for (int64_t t = chunk * kTokens; t < smaller(tokens, (chunk + 1) * kTokens); ++t)
-      quantise_row(p.x.as<float>() + (first + t) * p.x.row_stride, p.k, p.at(t, 0), p.group,
-                   p.format.rule);
+      quantise_row(p.x.as<float>() + (first + t) * p.x.row_stride, p.k, p.at(t, 0), p.group, p.format.rule);
   });
 }
 
@@ -182,6 +167,7 @@ void pack_panel(const Product& p, int64_t first, int64_t col, int64_t cols, Pane
 // One chunk of columns of the task's panels times all tokens of the slab.
 void multiply_chunk(const Product& p, TaskScratch* scratch, int panels, int64_t first_block, int64_t blocks,
                     int64_t tokens, Prefetch next) {
+  begin_multiply(p.format.scales);
   const int64_t steps = blocks * ceil_div(tokens, p.group);
   const int64_t lines = ceil_div(next.rows * ceil_div(next.row_bytes, 64), steps);
   for (int64_t t = 0; t < tokens; t += p.group) {
@@ -193,6 +179,7 @@ void multiply_chunk(const Product& p, TaskScratch* scratch, int panels, int64_t 
         p.format.multiply(scratch->panels[i], b, x, group, scratch->sums + (i * kSlab + t) * kRows);
     }
   }
+  end_multiply();
 }
 
 // Output columns [first, first + panels * kRows) for the slab of `tokens` tokens from first_token on.
@@ -202,8 +189,7 @@ void multiply_panels(const Product& p, int64_t first, int panels, int64_t first_
   for (int64_t col = 0; col < p.k; col += kChunk) {
     if (p.cancelled()) return;
     const int64_t cols = smaller(kChunk, p.k - col);
-    for (int i = 0; i < panels; ++i)
-      pack_panel(p, first + i * kRows, col, cols, &task->panels[i]);
+    for (int i = 0; i < panels; ++i) pack_panel(p, first + i * kRows, col, cols, &task->panels[i]);
     multiply_chunk(p, task, panels, col / kBlock, ceil_div(cols, kBlock), tokens,
                    prefetch_of(p, first, panels * kRows, col + kChunk));
   }
@@ -229,13 +215,15 @@ void multiply_slab(const Product& p, int64_t first_token, int64_t tokens) {
 
 }  // namespace
 
-void linear_int8(const Context& context, TensorView out, TensorView x, TensorView w, const Epilogue& epilogue) {
+void linear_int8(const Context& context, TensorView out, TensorView x, TensorView w,
+                 const Epilogue& epilogue) {
   Product p{context, format_of(w.dtype), x, w, x.rows(), w.rows(), x.cols(), {}, 0, nullptr};
   if (p.m == 0 || p.n == 0) return;
   // Slabs of equal size: a last slab of a few tokens would unpack all weights for them.
   const int64_t slabs = ceil_div(p.m, kSlab), slab = ceil_div(p.m, slabs);
-  p.group = smaller(slab, kTokenGroup);
-  const int64_t blocks_bytes = ceil_div(slab, p.group) * p.group * p.blocks() * static_cast<int64_t>(sizeof(ActivationBlock));
+  p.group = ceil_div(smaller(slab, kTokenGroup), kTokenUnit) * kTokenUnit;
+  const int64_t blocks_bytes =
+      ceil_div(slab, p.group) * p.group * p.blocks() * static_cast<int64_t>(sizeof(ActivationBlock));
   const int64_t epilogue_bytes = row_epilogue_floats(p.n) * static_cast<int64_t>(sizeof(float));
   auto* memory = static_cast<std::byte*>(scratch(Scratch::kOp, epilogue_bytes + blocks_bytes));
   p.epilogue = make_row_epilogue(out, epilogue, p.n, reinterpret_cast<float*>(memory));

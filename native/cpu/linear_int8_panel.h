@@ -1,5 +1,6 @@
 // A panel: kRows weight rows by up to kChunk columns as unsigned codes, laid out for the int8 kernels, to be
-// used for all tokens while it lies in the cache. Formats fill it through PanelRows. For *_isa.cpp files only.
+// used for all tokens while it lies in the cache. Formats fill it through PanelRows. For *_isa.cpp files
+// only.
 //
 //   w = scale * (code - offset)   or   w = scale * code + low
 #pragma once

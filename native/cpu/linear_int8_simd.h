@@ -1,7 +1,7 @@
 // Integer side of the int8 kernels: VI, kLanes int32, beside simd.h's VF. For *_isa.cpp files only.
 //
-// A WeightBlock holds 32 columns of kLanes weight rows, four consecutive columns to a lane, as unsigned codes of
-// kBits bits. Its dot() multiplies them with signed codes of one token, exactly.
+// A WeightBlock holds 32 columns of kLanes weight rows, four consecutive columns to a lane, as unsigned codes
+// of kBits bits. Its dot() multiplies them with signed codes of one token, exactly.
 #pragma once
 
 #include <cstddef>
@@ -31,6 +31,7 @@ KOTOBA_INLINE VI i_high64(VI a, VI b) { return _mm512_unpackhi_epi64(a, b); }
 KOTOBA_INLINE VI i_and(VI a, VI b) { return _mm512_and_si512(a, b); }
 KOTOBA_INLINE VI i_or(VI a, VI b) { return _mm512_or_si512(a, b); }
 KOTOBA_INLINE VI i_xor(VI a, VI b) { return _mm512_xor_si512(a, b); }
+KOTOBA_INLINE VI i_add(VI a, VI b) { return _mm512_add_epi32(a, b); }
 KOTOBA_INLINE VI i_sub(VI a, VI b) { return _mm512_sub_epi32(a, b); }
 KOTOBA_INLINE VI i_right(VI a, int n) { return _mm512_srli_epi32(a, n); }  // without sign
 KOTOBA_INLINE VI i_left(VI a, int n) { return _mm512_slli_epi32(a, n); }
@@ -77,6 +78,7 @@ KOTOBA_INLINE VI i_high64(VI a, VI b) { return _mm256_unpackhi_epi64(a, b); }
 KOTOBA_INLINE VI i_and(VI a, VI b) { return _mm256_and_si256(a, b); }
 KOTOBA_INLINE VI i_or(VI a, VI b) { return _mm256_or_si256(a, b); }
 KOTOBA_INLINE VI i_xor(VI a, VI b) { return _mm256_xor_si256(a, b); }
+KOTOBA_INLINE VI i_add(VI a, VI b) { return _mm256_add_epi32(a, b); }
 KOTOBA_INLINE VI i_sub(VI a, VI b) { return _mm256_sub_epi32(a, b); }
 KOTOBA_INLINE VI i_right(VI a, int n) { return _mm256_srli_epi32(a, n); }
 KOTOBA_INLINE VI i_left(VI a, int n) { return _mm256_slli_epi32(a, n); }
@@ -130,6 +132,7 @@ KOTOBA_INLINE VI i_high64(VI a, VI b) { return VI{a[2], a[3], b[2], b[3]}; }
 KOTOBA_INLINE VI i_and(VI a, VI b) { return a & b; }
 KOTOBA_INLINE VI i_or(VI a, VI b) { return a | b; }
 KOTOBA_INLINE VI i_xor(VI a, VI b) { return a ^ b; }
+KOTOBA_INLINE VI i_add(VI a, VI b) { return a + b; }
 KOTOBA_INLINE VI i_sub(VI a, VI b) { return a - b; }
 KOTOBA_INLINE VI i_right(VI a, int n) {
   typedef uint32_t Unsigned __attribute__((vector_size(16)));
@@ -226,13 +229,11 @@ struct WeightBlock {
 #if defined(__AVX512BW__)
 KOTOBA_INLINE VI i_set16(int16_t a) { return _mm512_set1_epi16(a); }
 KOTOBA_INLINE VI i_add16(VI a, VI b) { return _mm512_add_epi16(a, b); }
-KOTOBA_INLINE VI i_add32(VI a, VI b) { return _mm512_add_epi32(a, b); }
 KOTOBA_INLINE VI i_pairs8(VI u, VI a) { return _mm512_maddubs_epi16(u, a); }
 KOTOBA_INLINE VI i_pairs16(VI a, VI b) { return _mm512_madd_epi16(a, b); }
 #else
 KOTOBA_INLINE VI i_set16(int16_t a) { return _mm256_set1_epi16(a); }
 KOTOBA_INLINE VI i_add16(VI a, VI b) { return _mm256_add_epi16(a, b); }
-KOTOBA_INLINE VI i_add32(VI a, VI b) { return _mm256_add_epi32(a, b); }
 KOTOBA_INLINE VI i_pairs8(VI u, VI a) { return _mm256_maddubs_epi16(u, a); }
 KOTOBA_INLINE VI i_pairs16(VI a, VI b) { return _mm256_madd_epi16(a, b); }
 #endif
@@ -261,7 +262,7 @@ struct WeightBlock {
 #pragma GCC unroll 8
       for (int j = i + 1; j < i + kGroup; ++j)
         part = i_add16(part, i_pairs8(block.w[j], i_broadcast4(a + 4 * j)));
-      sum = i_add32(sum, i_pairs16(part, i_set16(1)));
+      sum = i_add(sum, i_pairs16(part, i_set16(1)));
     }
     return sum;
   }
@@ -292,7 +293,7 @@ struct WeightBlock<8> {
       low = i_add16(low, i_pairs8(block.low[i], four));
       high = i_add16(high, i_pairs8(block.high[i], four));
     }
-    return i_add32(i_add32(i_set(start), i_pairs16(low, i_set16(1))), i_pairs16(high, i_set16(16)));
+    return i_add(i_add(i_set(start), i_pairs16(low, i_set16(1))), i_pairs16(high, i_set16(16)));
   }
 };
 

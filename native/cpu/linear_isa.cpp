@@ -11,12 +11,17 @@
 namespace kotoba::cpu::KOTOBA_ISA {
 namespace {
 
-constexpr int64_t kBlockTokens = 512;
+// Tokens packed at a time. Together with kChunkRows it bounds what should stay in L2: sums, and kDepth
+// columns of x.
+constexpr int64_t kBlockTokens = 256;
 constexpr int64_t kMaxPanels = kBlockTokens / kLanes;
-constexpr int64_t kChunkRows = 96;
+constexpr int64_t kChunkRows = 192;
+constexpr int64_t kGroupRows = kRowUnit;       // rows decoded at a time
+constexpr int64_t kDepth = 512;                // columns decoded at a time: a multiple of every block size
+constexpr int64_t kWeightPitch = kDepth + 16;  // keeps a tile's rows apart in L1
+constexpr int64_t kPanelBytes =
+    64 << 10;                        // of a panel that a tile runs through before its sums go back to L2
 constexpr int64_t kPackDepth = 512;  // columns of one panel that one chunk packs
-
-constexpr int64_t kGroupRows = kRowUnit;  // rows decoded at a time
 
 static_assert(kChunkRows % kRowUnit == 0 && kChunkRows % kLanes == 0);
 
@@ -79,53 +84,24 @@ struct Workspace {
   float lines[kLanes * kChunkRows];     // finished sums, a line per token
 };
 
-// Decodes columns [col, col + depth) of `rows` rows, and clears the rows that fill up the last tile.
-void decode_weights(const LinearProblem& p, Workspace& work, int64_t row, int64_t rows, int64_t col,
-                    int64_t depth) {
-  for (int64_t r = 0; r < rows; ++r)
-    p.decode(p.weights(row + r, col), work.weights + r * kWeightPitch, depth);
-  for (int64_t r = rows; r < kGroupRows; ++r)
-    memset(work.weights + r * kWeightPitch, 0, depth * sizeof(float));
-}
-
-// Cache lines that the next step will read, asked for a few at a time between tiles.
-class Ahead {
- public:
-  Ahead(const std::byte* data, int64_t stride, int64_t rows, int64_t bytes, int64_t steps)
-      : line_(data), stride_(stride), lines_(ceil_div(bytes, kLine)), total_(rows * lines_) {
-    batch_ = ceil_div(total_, steps);
-  }
-
-  void step() {
-    for (int64_t i = smaller(batch_, total_); i > 0; --i, --total_) {
-      __builtin_prefetch(line_ + at_ * kLine, 0, 2);
-      if (++at_ == lines_) {
-        at_ = 0;
-        line_ += stride_;
-      }
-    }
-  }
-
- private:
-  static constexpr int64_t kLine = 64;
-  const std::byte* line_;
-  int64_t stride_, lines_, total_, batch_ = 0, at_ = 0;
+// A group of rows at columns [col, col + depth), as floats.
+struct WeightTile {
+  const float* data;
+  int64_t pitch;
+  int64_t rows, depth;
+  bool first;  // col == 0
 };
 
 template <int T>
-void multiply_panel(float* sums, const float* weights, const float* tokens, int64_t rows, int64_t depth,
-                    bool first, Ahead& ahead) {
-  for (int64_t k = 0; k < depth; k += kTileDepth<T>) {
-    const int64_t tile_depth = smaller(kTileDepth<T>, depth - k);
-    for (int64_t r = 0; r < rows; r += kTileRows[T]) {
-      ahead.step();
-      multiply_tile<T>(sums + r * T * kLanes, weights + r * kWeightPitch + k, tokens + k * T * kLanes,
-                       tile_depth, first && k == 0);
-    }
-  }
+void multiply_panel(float* sums, const WeightTile& w, const float* tokens, Ahead& ahead) {
+  constexpr int64_t kTileDepth = kPanelBytes / (T * kLanes * 4);
+  for (int64_t k = 0; k < w.depth; k += kTileDepth)
+    for (int64_t r = 0; r < w.rows; r += kTileRows[T])
+      multiply_tile<T>(sums + r * T * kLanes, w.data + r * w.pitch + k, w.pitch, tokens + k * T * kLanes,
+                       smaller(kTileDepth, w.depth - k), w.first && k == 0, ahead);
 }
 
-constexpr void (*kMultiplyPanel[])(float*, const float*, const float*, int64_t, int64_t, bool, Ahead&) = {
+constexpr void (*kMultiplyPanel[])(float*, const WeightTile&, const float*, Ahead&) = {
     nullptr,           multiply_panel<1>, multiply_panel<2>, multiply_panel<3>,
 #if defined(__AVX512F__)
     multiply_panel<4>,
@@ -146,31 +122,55 @@ void finish_vector(const LinearProblem& p, const float* sums, int64_t width, flo
   for (int64_t t = 0; t < tokens; ++t) finish_row(p.epilogue, token + t, row, rows, lines + t * kChunkRows);
 }
 
-void multiply_group(const LinearProblem& p, const TokenBlock& block, Workspace& work, int64_t group,
-                    int64_t rows, int64_t col, int64_t depth, Ahead& ahead) {
-  for (int64_t i = 0; i < block.panels; ++i) {
-    const int64_t start = block.start[i] * kLanes, width = block.width(i);
-    kMultiplyPanel[block.vectors(i)](work.sums + start * kChunkRows + group * width, work.weights,
-                                     block.packed + start * p.k + col * width, rows, depth, col == 0, ahead);
+// F32 rows are used where they are, others decoded; the rows that fill up the last tile are zeros.
+WeightTile load_group(const LinearProblem& p, Workspace& work, int64_t row, int64_t rows, int64_t col,
+                      int64_t depth) {
+  WeightTile tile{work.weights, kWeightPitch, rows, depth, col == 0};
+  if (p.w_dtype == DType::F32 && rows == kGroupRows) {
+    tile.data = reinterpret_cast<const float*>(p.weights(row, col));
+    tile.pitch = p.w_stride / 4;
+    return tile;
   }
+  for (int64_t r = 0; r < rows; ++r)
+    p.decode(p.weights(row + r, col), work.weights + r * kWeightPitch, depth);
+  for (int64_t r = rows; r < kGroupRows; ++r)
+    memset(work.weights + r * kWeightPitch, 0, depth * sizeof(float));
+  return tile;
+}
+
+// The stored weights of the group from `row` and `col` on, to be asked for while another group is multiplied.
+Ahead ahead_of_group(const LinearProblem& p, const TokenBlock& block, int64_t row, int64_t rows,
+                     int64_t col) {
+  Ahead ahead;
+  if (col >= p.k) return ahead;
+  const int64_t depth = smaller(kDepth, p.k - col);
+  int64_t steps = 0;
+  for (int64_t i = 0; i < block.panels; ++i)
+    steps += kGroupRows / kTileRows[block.vectors(i)] * ceil_div(depth, kAheadColumns);
+  ahead.piece = p.weights(row, col);
+  ahead.stride = p.w_stride;
+  ahead.piece_lines = ceil_div(dtype_bytes(p.w_dtype, depth), Ahead::kLine);
+  ahead.left = rows * ahead.piece_lines;
+  ahead.batch = ceil_div(ahead.left, steps);
+  return ahead;
 }
 
 void multiply_chunk(const LinearProblem& p, const TokenBlock& block, Workspace& work, int64_t row,
                     int64_t rows) {
-  for (int64_t col = 0; col < p.k; col += kDepth) {
-    const int64_t depth = smaller(kDepth, p.k - col);
+  for (int64_t col = 0; col < p.k; col += kDepth)
     for (int64_t group = 0; group < rows; group += kGroupRows) {
-      const int64_t group_rows = smaller(kGroupRows, rows - group);
-      decode_weights(p, work, row + group, group_rows, col, depth);
       const bool wrap = group + kGroupRows >= rows;
-      const int64_t next_row = wrap ? 0 : group + kGroupRows, next_col = wrap ? col + kDepth : col;
-      const bool last = next_col >= p.k;
-      Ahead ahead(last ? nullptr : p.weights(row + next_row, next_col), p.w_stride,
-                  last ? 0 : smaller(kGroupRows, rows - next_row),
-                  dtype_bytes(p.w_dtype, smaller(kDepth, p.k - next_col)), block.panels * 4);
-      multiply_group(p, block, work, group, group_rows, col, depth, ahead);
+      const int64_t next = wrap ? 0 : group + kGroupRows;
+      Ahead ahead =
+          ahead_of_group(p, block, row + next, smaller(kGroupRows, rows - next), wrap ? col + kDepth : col);
+      const WeightTile tile = load_group(p, work, row + group, smaller(kGroupRows, rows - group), col,
+                                         smaller(kDepth, p.k - col));
+      for (int64_t i = 0; i < block.panels; ++i) {
+        const int64_t start = block.start[i] * kLanes, width = block.width(i);
+        kMultiplyPanel[block.vectors(i)](work.sums + start * kChunkRows + group * width, tile,
+                                         block.packed + start * p.k + col * width, ahead);
+      }
     }
-  }
   for (int64_t i = 0; i < block.panels; ++i)
     for (int64_t v = block.start[i]; v < block.start[i + 1]; ++v) {
       const float* sums = work.sums + block.start[i] * kLanes * kChunkRows + (v - block.start[i]) * kLanes;

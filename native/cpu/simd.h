@@ -153,6 +153,13 @@ KOTOBA_INLINE float v_max_lane(VF a) {
 
 #endif
 
+// *p in every lane; like the other loads it needs no alignment.
+KOTOBA_INLINE VF v_broadcast(const float* p) {
+  float a;
+  memcpy(&a, p, sizeof a);
+  return v_set(a);
+}
+
 // e^a to 1 ulp or so for every float: 0 from -104 down, infinity from 88.73 up, NaN stays NaN.
 // a = n ln 2 + r; e^r = 1 + r + r² q(r), q minimax on |r| <= ln 2 / 2 (error 3e-9).
 KOTOBA_INLINE VF v_exp(VF a) {

@@ -25,6 +25,8 @@ export interface ConfigFamily {
   readonly keys: readonly ConfigKey[];
   /** a config found beside the weights is this family's if it has one of these */
   readonly telling: readonly string[];
+  /** adds what one source's keys imply, so that a lower source cannot contradict them */
+  readonly implied?: (values: ConfigRecord) => ConfigRecord;
 }
 
 export interface ConfigSource {
@@ -57,7 +59,7 @@ export function settleConfig(
     const read = readSource(family, source, shapes);
     if (typeof read === 'string') {
       if (!source.found) throw new KotobaError('ERR_MODEL_CONFIG', `${path}: ${read}`);
-      notes.push(`${source.title} is ignored: ${read}`);
+      notes.push(`ignored ${read}`);
       continue;
     }
     for (const [key, value] of read) if (!values.has(key)) values.set(key, value);
@@ -72,9 +74,10 @@ function readSource(
   shapes: Readonly<Record<string, ConfigValue | undefined>>,
 ): Map<string, ConfigValue> | string {
   const values = new Map<string, ConfigValue>();
+  const stated = family.implied?.(source.values) ?? source.values;
   for (const { name, type, aliases = [] } of family.keys) {
-    const key = [name, ...aliases].find((alias) => Object.hasOwn(source.values, alias));
-    const value = key === undefined ? undefined : source.values[key];
+    const key = [name, ...aliases].find((alias) => Object.hasOwn(stated, alias));
+    const value = key === undefined ? undefined : stated[key];
     if (value === undefined || value === null) continue;
     if (!isOfType(value, type))
       return `${source.title}: ${key} is ${JSON.stringify(value)}, expected a ${type}`;

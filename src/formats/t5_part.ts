@@ -29,6 +29,15 @@ export const t5Family: ConfigFamily = {
     { name: 'feed_forward_proj', type: 'string' },
   ],
   telling: ['d_model', 'd_kv', 'd_ff', 'relative_attention_num_buckets'],
+  implied: (values) => {
+    const { feed_forward_proj: projection } = values;
+    if (typeof projection !== 'string' || Object.hasOwn(values, 'dense_act_fn')) return values;
+    // "gated-gelu" is gelu_new for historical reasons; "relu" is itself.
+    return {
+      ...values,
+      dense_act_fn: projection === 'gated-gelu' ? 'gelu_new' : projection.replace(/^gated-/, ''),
+    };
+  },
 };
 
 const kMaxDistance = 128;
@@ -161,7 +170,7 @@ function t5Config(path: string, values: ReadonlyMap<string, ConfigValue>): T5Con
     fail(
       `feed_forward_proj is ${JSON.stringify(projection)}, but the tensors are ${isGated ? '' : 'not '}gated`,
     );
-  const activation = values.get('dense_act_fn') ?? activationOf(projection, isGated);
+  const activation = values.get('dense_act_fn') ?? (isGated ? 'gelu_new' : 'relu');
   if (!kActivations.includes(activation as string))
     fail(
       `dense_act_fn ${JSON.stringify(activation)} is not supported, expected ${kActivations.join(' or ')}`,
@@ -182,12 +191,6 @@ function t5Config(path: string, values: ReadonlyMap<string, ConfigValue>): T5Con
   if (config.relative_attention_max_distance <= config.relative_attention_num_buckets / 4)
     fail(`relative_attention_max_distance ${config.relative_attention_max_distance} is too small`);
   return config;
-}
-
-/** "gated-gelu" is gelu_new for historical reasons; "relu" is itself. */
-function activationOf(projection: ConfigValue | undefined, isGated: boolean): string {
-  if (typeof projection !== 'string') return isGated ? 'gelu_new' : 'relu';
-  return projection === 'gated-gelu' ? 'gelu_new' : projection.replace(/^gated-/, '');
 }
 
 /** What llama.cpp writes about a T5, under Hugging Face's keys. */

@@ -2,14 +2,20 @@
 import { open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { KotobaError } from '../errors.js';
+import type { DType } from './dtype.js';
 
 export interface ArrayToWrite {
-  readonly data: Float32Array | Int32Array;
+  /** F32 or I32 values; bytes of any dtype where `dtype` names it */
+  readonly data: Float32Array | Int32Array | Uint8Array;
+  readonly dtype?: DType;
   readonly shape: readonly number[];
 }
 
+const dtypeOf = ({ data, dtype }: ArrayToWrite): DType =>
+  dtype ?? (data instanceof Float32Array ? 'F32' : data instanceof Int32Array ? 'I32' : 'U8');
+
 /**
- * @param tensors name → values, written F32 or I32
+ * @param tensors name → values
  * @param metadata the header's `__metadata__`
  * @throws KotobaError ERR_FILE_WRITE; the file is then as it was before
  */
@@ -20,9 +26,10 @@ export async function writeSafetensors(
 ): Promise<void> {
   const header: [string, unknown][] = Object.keys(metadata).length ? [['__metadata__', metadata]] : [];
   let offset = 0;
-  for (const [name, { data, shape }] of tensors) {
-    const dtype = data instanceof Float32Array ? 'F32' : 'I32';
-    header.push([name, { dtype, shape, data_offsets: [offset, (offset += data.byteLength)] }]);
+  for (const [name, array] of tensors) {
+    const end = offset + array.data.byteLength;
+    header.push([name, { dtype: dtypeOf(array), shape: array.shape, data_offsets: [offset, end] }]);
+    offset = end;
   }
   // fromEntries and not assignment: a tensor may be called __proto__
   const json = JSON.stringify(Object.fromEntries(header));
@@ -33,8 +40,11 @@ export async function writeSafetensors(
 }
 
 /** NumPy's format 1.0. @throws KotobaError ERR_FILE_WRITE */
-export async function writeNpy(path: string, { data, shape }: ArrayToWrite): Promise<void> {
-  const descr = data instanceof Float32Array ? '<f4' : '<i4';
+export async function writeNpy(path: string, array: ArrayToWrite): Promise<void> {
+  const { data, shape } = array;
+  const descr = { F32: '<f4', I32: '<i4' }[dtypeOf(array) as string];
+  if (!descr)
+    throw new KotobaError('ERR_ARGUMENT', `${path}: .npy is written from F32 and I32, got ${dtypeOf(array)}`);
   const tuple = shape.length === 1 ? `(${shape[0]},)` : `(${shape.join(', ')})`;
   const dict = `{'descr': '${descr}', 'fortran_order': False, 'shape': ${tuple}, }`;
   const text = dict.padEnd(Math.ceil((dict.length + 11) / 64) * 64 - 11) + '\n';

@@ -148,6 +148,7 @@ export class TextEncoder implements AsyncDisposable {
       const network = await device.run(async () =>
         part.family === 'clip' ? clipNetwork(weights, part) : t5Network(weights, part),
       );
+      weights.prefetch();
       return new TextEncoder(part, weights, network, device, options, loadTokenizer);
     } catch (error) {
       weights[Symbol.dispose]();

@@ -15,6 +15,7 @@ export class Weights implements Disposable {
   readonly #sources: ReadonlyMap<string, TensorSource>;
   readonly #owner: string;
   readonly #files = new Map<string, NativeFile>();
+  readonly #ranges = new Map<string, number[]>();
   readonly #tensors: Tensor[] = [];
 
   /**
@@ -52,6 +53,11 @@ export class Weights implements Disposable {
   /** `name`.weight and `name`.bias [columns] */
   norm(name: string, columns: number): Norm {
     return { weight: this.tensor(`${name}.weight`, [columns]), bias: this.tensor(`${name}.bias`, [columns]) };
+  }
+
+  /** Starts reading everything placed so far, in that order, in the background. */
+  prefetch(): void {
+    for (const [path, file] of this.#files) file.prefetch(this.#ranges.get(path)!);
   }
 
   [Symbol.dispose](): void {
@@ -97,7 +103,12 @@ export class Weights implements Disposable {
 
   #map(info: TensorInfo): Tensor {
     let file = this.#files.get(info.path);
-    if (!file) this.#files.set(info.path, (file = new native.File(info.path)));
+    if (!file) {
+      file = new native.File(info.path);
+      this.#files.set(info.path, file);
+      this.#ranges.set(info.path, []);
+    }
+    this.#ranges.get(info.path)!.push(info.offset, info.bytes);
     return this.#own(this.#device.weight(file, info.offset, info.dtype, info.shape));
   }
 

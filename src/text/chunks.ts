@@ -161,10 +161,12 @@ function groupOf(
 function layOut(tokenizer: Tokenizer, groups: readonly TokenGroup[], layout: ChunkLayout): TokenizedPrompt {
   const framing = tokenizer.bosId === null ? 1 : 2;
   const capacity = layout.maxLength - framing;
-  if (!(capacity >= 1) || !(layout.minLength <= layout.maxLength)) {
+  const wholeNumbers =
+    Number.isInteger(layout.minLength) && (Number.isInteger(capacity) || capacity === Infinity);
+  if (!wholeNumbers || capacity < 1 || layout.minLength > layout.maxLength) {
     throw new KotobaError(
       'ERR_ARGUMENT',
-      `chunk lengths: expected room for a token and minimum ≤ maximum but received ${layout.minLength} to ${layout.maxLength}`,
+      `chunk lengths: expected whole numbers, room for a token and minimum ≤ maximum but received ${layout.minLength} to ${layout.maxLength}`,
     );
   }
   const cut: WeightedToken[] = [];
@@ -189,8 +191,7 @@ function pack(
   layout: ChunkLayout,
 ): WeightedToken[][] {
   if (layout.rules === 'comfyui') return packComfyui(groups, capacity);
-  const commaId = 'commaId' in tokenizer ? (tokenizer.commaId as number) : null;
-  return packA1111(groups, capacity, commaId, layout.commaBacktrack);
+  return packA1111(groups, capacity, tokenizer.commaId, layout.commaBacktrack);
 }
 
 /** Everything in one chunk; BREAK has nothing to break then. */

@@ -21,7 +21,6 @@ export interface ClipTokenizer extends Tokenizer {
   readonly family: 'clip';
   readonly flavour: ClipFlavour;
   readonly bosId: number;
-  /** The comma as a word of its own, for A1111's chunk rule. */
   readonly commaId: number;
 }
 

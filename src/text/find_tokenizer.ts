@@ -101,6 +101,9 @@ export async function readT5Vocabulary(file: string): Promise<UnigramVocabulary>
     .toString('latin1')
     .replace(/^\xef\xbb\xbf/, '')
     .trimStart();
+  if (text.startsWith('version https://git-lfs')) {
+    throw formatError(file, 'this is a Git LFS pointer, not the file itself; fetch it with git lfs pull');
+  }
   if (text.startsWith('{')) return readTokenizerJson(bytes.toString('utf8').replace(/^\ufeff/, ''), file);
   return readSentencePieceModel(bytes, file);
 }

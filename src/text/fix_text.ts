@@ -1,8 +1,9 @@
 // The text repair that CLIP's original tokenizer runs first (ftfy.fix_text with its defaults): character references,
 // garbled encodings, ligatures, widths, quotes, line breaks, controls, NFC. Written from ftfy's documentation of
 // what each step does; it equals ftfy 6.3 except for the rarer kinds of garbling that mojibake.ts names.
-import { htmlUnescapeStrict, windows1252OfC1 } from './html_unescape.js';
+import { htmlUnescapeStrict } from './html_unescape.js';
 import { repairMojibake } from './mojibake.js';
+import { windows1252OfC1 } from './windows_1252.js';
 
 /** One round undoes one level (`&amp;amp;`); ftfy runs to the end, which on made-up input is quadratic. */
 const MAX_ROUNDS = 64;
@@ -40,11 +41,23 @@ function fixSegment(segment: string, unescape: boolean): string {
   let text = segment;
   for (let round = 0; round < MAX_ROUNDS; round++) {
     const before = text;
-    if (unescape) text = htmlUnescapeStrict(text);
-    text = fixCharacters(repairMojibake(text)).normalize('NFC');
+    // Levels of &amp;amp;…amp; come off one a round; taking all but one off at once ends at the same text.
+    if (unescape) text = htmlUnescapeStrict(text.replace(/&(?:amp;)+(?=amp;)/g, '&'));
+    text = fixCharacters(repairToTheEnd(text)).normalize('NFC');
     if (text === before) break;
   }
   return text;
+}
+
+/** All levels of garbling before anything else: straightening quotes would break the sequences of inner levels. */
+function repairToTheEnd(text: string): string {
+  let repaired = text;
+  for (let level = 0; level < MAX_ROUNDS; level++) {
+    const next = repairMojibake(repaired);
+    if (next === repaired) break;
+    repaired = next;
+  }
+  return repaired;
 }
 
 function fixCharacters(text: string): string {

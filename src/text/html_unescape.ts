@@ -1,19 +1,10 @@
 // Character references, twice: as Python's html.unescape reads them (CLIP's own cleaning calls that), and the
 // stricter reading of ftfy 6, which wants the semicolon but also takes all-capital names.
 import { htmlEntities, htmlEntitiesWithoutSemicolon } from './html_entities.js';
+import { windows1252OfC1 } from './windows_1252.js';
 
 const REFERENCE = /&(#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\f <&#;]{1,32};?)/gu;
 const STRICT_REFERENCE = /&#?[0-9A-Za-z]{1,24};/g;
-
-/** Bytes 0x80–0x9F of Windows-1252 (bytes without a character stay C1 controls), as browsers read `&#128;`. */
-const WINDOWS_1252_C1 = new TextDecoder('windows-1252').decode(
-  Uint8Array.from({ length: 32 }, (_, i) => 0x80 + i),
-);
-
-/** The Windows-1252 character of a C1 control character's code. */
-export function windows1252OfC1(code: number): string {
-  return WINDOWS_1252_C1[code - 0x80]!;
-}
 
 /** `html.unescape(text)`: also names without a semicolon where the standard allows them (`&ampx` → `&x`). */
 export function htmlUnescape(text: string): string {

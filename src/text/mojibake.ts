@@ -3,11 +3,7 @@
 // text, so that “CAFÉ”, Spaß“ and Ångström™ stay as they are. ftfy also undoes other encodings (MacRoman,
 // cp437, Windows-125x) and lost bytes with a much larger heuristic; those are left alone here.
 
-const DECODED = new TextDecoder('windows-1252').decode(Uint8Array.from({ length: 128 }, (_, i) => 0x80 + i));
-/** Character → byte; C1 controls stand for themselves, so Latin-1 is covered too. */
-const BYTE_OF = new Map<string, number>();
-for (let byte = 0x80; byte < 0xa0; byte++) BYTE_OF.set(String.fromCharCode(byte), byte);
-[...DECODED].forEach((char, i) => BYTE_OF.set(char, 0x80 + i));
+import { WINDOWS_1252_BYTES } from './windows_1252.js';
 
 /** Continuation bytes that are everyday punctuation after a letter in Windows-1252: quotes, dashes, ellipsis, bullet. */
 const EVERYDAY = new Set([
@@ -55,13 +51,13 @@ function replaceSequences(line: string, found: readonly { at: number; sequence: 
 
 /** A strictly valid UTF-8 sequence of two to four bytes starting at `at`. */
 function sequenceAt(line: string, at: number): Sequence | null {
-  const lead = BYTE_OF.get(line[at]!);
+  const lead = WINDOWS_1252_BYTES.get(line[at]!);
   if (lead === undefined || lead < 0xc2 || lead > 0xf4) return null;
   const length = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
   const bytes = [lead];
   let codePoint = lead & (0xff >> (length + 1));
   for (let i = 1; i < length; i++) {
-    const byte = BYTE_OF.get(line[at + i] ?? '');
+    const byte = WINDOWS_1252_BYTES.get(line[at + i] ?? '');
     if (byte === undefined || byte > 0xbf) return null;
     bytes.push(byte);
     codePoint = codePoint * 64 + (byte & 0x3f);

@@ -17,9 +17,9 @@ function printA1111(segments: readonly WeightedText[]): string {
     .map((segment, i) => {
       if (isBreak(segment)) return printBreak(segments[i - 1]?.[0], segments[i + 1]?.[0]);
       const [text, weight] = segment;
-      // A lone backslash vanishes, so it can keep the word BREAK from breaking.
-      const escaped = text.replace(/[\\()[\]]/g, '\\$&').replaceAll('BREAK', 'BR\\EAK');
-      return weight === 1 ? escaped : `(${escaped}:${formatWeight(weight)})`;
+      // A lone backslash vanishes, so it can stand for an empty text and keep the word BREAK from breaking.
+      const escaped = text.replace(/[\\()[\]]/g, '\\$&').replaceAll('BREAK', 'BR\\EAK') || '\\';
+      return weight === 1 && text !== '' ? escaped : `(${escaped}:${formatWeight(weight)})`;
     })
     .join('');
 }

@@ -47,6 +47,7 @@ interface Word {
 class UnigramTokenizer implements T5Tokenizer {
   readonly family = 't5';
   readonly bosId = null;
+  readonly commaId = null;
   readonly source: string;
   readonly vocabularySize: number;
   readonly eosId: number;

@@ -25,6 +25,8 @@ export interface Tokenizer {
   readonly eosId: number;
   /** The vocabulary's own padding id; what a model really pads with is a choice of chunks.ts. */
   readonly padId: number;
+  /** CLIP's comma as a word of its own, for A1111's chunk rule; null in T5. */
+  readonly commaId: number | null;
   /** Never throws for any string: lone surrogates are read as U+FFFD. */
   encode(text: string): EncodedText;
   /**

@@ -3,8 +3,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gguf } from '@huggingface/gguf';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { benchFileNames, benchFiles, makeBenchFile, type BenchFileName } from '../../bench/files.js';
-import type { FileLayout } from '../../bench/file_headers.js';
+import { ggufLayout, safetensorsLayout, type FileLayout } from '../../bench/file_headers.js';
+import {
+  benchFileNames,
+  benchFiles,
+  makeBenchFile,
+  writeLayout,
+  type BenchFileName,
+} from '../../bench/files.js';
+import type { PlannedTensor } from '../../bench/model_layout.js';
 
 const golden = new URL('../golden/names/', import.meta.url);
 
@@ -103,6 +110,39 @@ describe('tiny files', () => {
     expect(bytesOf('shared.weight').equals(bytesOf('encoder.embed_tokens.weight'))).toBe(true);
     expect(bytesOf('encoder.block.0.layer.0.SelfAttention.k.weight').subarray(0, 4096)).not.toEqual(
       bytesOf('encoder.block.1.layer.0.SelfAttention.k.weight').subarray(0, 4096),
+    );
+  });
+});
+
+describe('tensors of odd sizes', () => {
+  const values = { mean: 0, std: 1 };
+  const odd: PlannedTensor[] = [
+    { name: 'three', shape: [3], type: 'F32', values },
+    { name: 'five', shape: [5, 1], type: 'F16', values },
+    { name: 'block', shape: [1, 32], type: 'Q8_0', values },
+  ];
+
+  test('GGUF aligns each to 32 bytes and fills the gaps with zeros', async () => {
+    const path = join(directory, 'odd.gguf');
+    const layout = ggufLayout(odd, { 'general.architecture': 'none', count: 3, fraction: 0.5 }, 1);
+    writeLayout(path, layout);
+    const { metadata, tensorInfos, tensorDataOffset } = await gguf(path, { allowLocalFile: true });
+    expect(metadata).toMatchObject({ 'general.architecture': 'none', count: 3, fraction: 0.5 });
+    expect(tensorInfos.map(({ offset }) => Number(offset))).toEqual([0, 32, 64]);
+    expect(layout.tensors.map(({ offset }) => offset - Number(tensorDataOffset))).toEqual([0, 32, 64]);
+    const data = readFileSync(path).subarray(Number(tensorDataOffset));
+    expect(data.length).toBe(128);
+    expect(
+      [...data.subarray(12, 32), ...data.subarray(42, 64), ...data.subarray(98)].every((b) => b === 0),
+    ).toBe(true);
+    expect([0, 32, 64].map((at) => data[at] !== 0 || data[at + 1] !== 0)).toEqual([true, true, true]);
+  });
+
+  test('safetensors leaves no gaps, and rows must be whole blocks', () => {
+    const layout = safetensorsLayout(odd.slice(0, 2), 1);
+    expect(layout.totalBytes - layout.header.length).toBe(22);
+    expect(() => safetensorsLayout([{ name: 'short', shape: [2, 31], type: 'Q8_0', values }], 1)).toThrow(
+      RangeError,
     );
   });
 });

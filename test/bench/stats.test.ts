@@ -11,6 +11,7 @@ test('quantiles interpolate between the sorted readings', () => {
 
 test('a NaN is not lost, an infinity does not become one', () => {
   expect(median([1, NaN, 3])).toBeNaN();
+  expect(quantile([1, 2, NaN], 0.05)).toBeNaN();
   expect(median([1, Infinity, Infinity])).toBe(Infinity);
   expect(quantile([Infinity, Infinity], 0.5)).toBe(Infinity);
 });

@@ -94,6 +94,8 @@ function ggufValue(type: keyof typeof ValueType, value: unknown): Buffer {
   if (type === 'STRING') return text(value as string);
   if (type === 'ARRAY') {
     const [inner, values] = value as [keyof typeof ValueType, readonly unknown[]];
+    if (inner === 'U8')
+      return Buffer.concat([u32(ValueType.U8), u64(values.length), Buffer.from(values as number[])]);
     return Buffer.concat([
       u32(ValueType[inner]),
       u64(values.length),
