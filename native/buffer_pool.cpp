@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <bit>
 
+#include "sanitizer.h"
+
 namespace kotoba {
 namespace {
 
 // Rounds up to one of eight steps per power of two, so that nearly equal sizes share blocks (waste < 12.5 %).
 int64_t size_class(int64_t bytes) {
+  if (kAddressSanitizer) return std::max<int64_t>(bytes, 1);
   const uint64_t n = static_cast<uint64_t>(std::max<int64_t>(bytes, 512));
   const uint64_t step = std::bit_floor(n) / 8;
   return static_cast<int64_t>((n + step - 1) / step * step);
@@ -38,7 +41,7 @@ BlockPtr BufferPool::acquire(int64_t bytes) {
 }
 
 void BufferPool::release(BlockPtr block) {
-  if (block->recorded) return;
+  if (block->recorded || kAddressSanitizer) return;
   if (capturing_) {
     captured_.push_back(block);
     captured_free_.emplace(block->bytes, std::move(block));

@@ -2,7 +2,14 @@
 import { join } from 'node:path';
 import type { EncodedTokens } from '../../src/encoders/text_network.js';
 import { KotobaError } from '../../src/errors.js';
-import { SLOTS, identify, leftovers, openModel, selectPart, type ModelFile } from '../../src/formats/index.js';
+import {
+  SLOTS,
+  identify,
+  leftovers,
+  openModel,
+  selectPart,
+  type ModelFile,
+} from '../../src/formats/index.js';
 import { TextEncoder } from '../../src/pipeline/text_encoder.js';
 import type { Device } from '../../src/runtime/device.js';
 import { loadT5Tokenizer } from '../../src/text/index.js';
@@ -18,7 +25,13 @@ export interface Verdict {
   readonly outcome: string;
 }
 
-const kPrompts = ['', "a sparrow on a girl's hand", '\ud83d\0 \u202e漢字 ﬁ', '<extra_id_0></s>', 'x'.repeat(300)];
+const kPrompts = [
+  '',
+  "a sparrow on a girl's hand",
+  '\ud83d\0 \u202e漢字 ﬁ',
+  '<extra_id_0></s>',
+  'x'.repeat(300),
+];
 
 /** @throws anything that is not a KotobaError: a finding */
 export async function runChain(
@@ -34,9 +47,10 @@ export async function runChain(
       return { stage: 'encoded', outcome: 'ok' };
     }
     const path = join(dir, sample.open);
-    const slot = chooseSlot(openModel(path), random);
+    const model = openModel(path);
+    const slot = chooseSlot(model, random);
     const options = { ...(slot && { slot }), ...(sample.config && { config: sample.config }) };
-    selectPart(openModel(path), options);
+    selectPart(model, options);
     stage = 'selected';
     await encode(path, options, pick(devices, random), random);
     return { stage: 'encoded', outcome: 'ok' };
@@ -86,19 +100,20 @@ async function encode(
 /** The tokenizer of these weights, where they have one, with ids that the table may not have. */
 async function encodePrompt(encoder: TextEncoder, random: Random): Promise<void> {
   if (encoder.part.family === 'clip') return; // its vocabulary of 49408 is built in and fits none of the samples
-  await encoder.encode(pick(kPrompts, random), { layout: { t5Length: 'schnell' } });
+  await encoder.encode(pick(kPrompts, random), { layout: { minLength: 16, maxLength: 64 } });
 }
 
 function checkResult(encoded: EncodedTokens, hidden: number, pooled: number, projected: number): void {
-  const all: [string, Float32Array | undefined, number][] = [
+  const all: (readonly [string, Float32Array | undefined, number])[] = [
     ['the last hidden state', encoded.lastHiddenState, hidden],
-    ...[...encoded.raw].map(([i, values]) => [`hidden state ${i}`, values, hidden] as [string, Float32Array, number]),
+    ...[...encoded.raw].map(([i, values]) => [`hidden state ${i}`, values, hidden] as const),
     ['the pooled state', encoded.pooled, pooled],
     ['the projection', encoded.projected, projected],
   ];
   for (const [what, values, length] of all) {
     if (values === undefined) continue;
     if (values.length !== length) throw new RangeError(`${what} has ${values.length} values, not ${length}`);
-    if (!values.every(Number.isFinite)) throw new RangeError(`${what} is not finite, and nothing said so`);
+    if (!values.every((value) => Number.isFinite(value)))
+      throw new RangeError(`${what} is not finite, and nothing said so`);
   }
 }

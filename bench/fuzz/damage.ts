@@ -1,7 +1,7 @@
 /** One damaged file from one seed: which sample, which of its files, and how. */
-import { below, mutate, mutateInPlace, pick, type Random } from './mutate.js';
+import { below, mutate, mutateInPlace, pick, seededRandom, type Random } from './mutate.js';
 import { rewrite, safetensorsWith } from './rewrite.js';
-import type { Sample } from './samples.js';
+import { headerBytes, readSamples, type Sample } from './samples.js';
 
 export interface Target {
   readonly sample: Sample;
@@ -18,8 +18,27 @@ export interface Damaged {
   readonly bytes: Buffer;
 }
 
-/** Half of what is left of a header is mutated where it stands, so that lengths and offsets still fit. */
-export function damage({ sample, name, headerBytes }: Target, random: Random): Damaged {
+export interface Case extends Damaged {
+  readonly target: Target;
+  /** Goes on to choose what is done with the file. */
+  readonly random: Random;
+}
+
+export async function readTargets(): Promise<Target[]> {
+  const samples = await readSamples();
+  return samples.flatMap((sample) =>
+    [...sample.files].map(([name, bytes]) => ({ sample, name, headerBytes: headerBytes(bytes, name) })),
+  );
+}
+
+export function caseOf(targets: readonly Target[], seed: number): Case {
+  const random = seededRandom(seed);
+  const target = pick(targets, random);
+  return { target, random, ...damage(target, random) };
+}
+
+/** Half of the damaged headers are mutated where they stand, so that lengths and offsets still fit. */
+function damage({ sample, name, headerBytes }: Target, random: Random): Damaged {
   const bytes = sample.files.get(name)!;
   const header = bytes.subarray(0, headerBytes);
   const data = bytes.subarray(headerBytes);

@@ -2,12 +2,13 @@
  * Damage that keeps a file's bookkeeping right: other dtypes, dimensions, names and scales, with offsets that fit.
  * Bytes flipped at random rarely get past a container's own checks; these files do, and reach models and kernels.
  */
-import { memorySource, parseGguf, parseSafetensors, tensorBytes } from '../../src/formats/index.js';
+import { memorySource, tensorBytes } from '../../src/formats/index.js';
 import type { DType, TensorInfo } from '../../src/formats/index.js';
 import { GgufCursor } from '../../src/formats/gguf_cursor.js';
 import { readMetadata } from '../../src/formats/gguf_metadata.js';
 import { GGML_TYPES } from '../../src/formats/gguf_types.js';
 import { below, pick, type Random } from './mutate.js';
+import { parse } from './samples.js';
 
 interface Stored {
   name: string;
@@ -20,7 +21,18 @@ interface Stored {
 /** Larger tensors would make slow cases, not other ones. Bytes. */
 const kMaxTensor = 1 << 20;
 const kAlignment = 32;
-const kPlain: readonly DType[] = ['F32', 'F16', 'BF16', 'F64', 'F8_E4M3', 'F8_E5M2', 'I8', 'U8', 'I64', 'BOOL'];
+const kPlain: readonly DType[] = [
+  'F32',
+  'F16',
+  'BF16',
+  'F64',
+  'F8_E4M3',
+  'F8_E5M2',
+  'I8',
+  'U8',
+  'I64',
+  'BOOL',
+];
 const kGguf = GGML_TYPES.flatMap((type, id) => (typeof type === 'string' ? [{ type, id }] : []));
 
 type Edit = (tensors: Stored[], random: Random, dtypes: readonly DType[]) => void;
@@ -108,13 +120,14 @@ const kEdits: readonly Edit[] = [
 
 /** A file of one to three edits, in its own container. */
 export function rewrite(bytes: Buffer, random: Random): Buffer {
-  const source = memorySource(bytes);
-  const isGguf = bytes.toString('latin1', 0, 4) === 'GGUF';
-  const { tensors } = isGguf ? parseGguf(source) : parseSafetensors(source);
+  const { container, tensors } = parse(bytes);
+  const isGguf = container === 'gguf';
   const stored = [...tensors.values()].map((tensor) => storedOf(bytes, tensor));
   const dtypes = isGguf ? kGguf.map(({ type }) => type) : kPlain;
   for (let i = 1 + below(random, 3); i > 0; i--) pick(kEdits, random)(stored, random, dtypes);
-  const fitting = stored.filter(({ dtype, shape }) => (tensorBytes(dtype, shape) ?? Infinity) <= kMaxTensor);
+  const fitting = stored.filter(
+    ({ dtype, shape }) => dtypes.includes(dtype) && (tensorBytes(dtype, shape) ?? Infinity) <= kMaxTensor,
+  );
   return isGguf ? ggufFile(bytes, fitting) : safetensorsFile(bytes, fitting, random);
 }
 
@@ -130,7 +143,14 @@ function dataOf({ dtype, shape, data }: Stored): Buffer {
   return data.length === 0 || data.length >= length ? data.subarray(0, length) : Buffer.alloc(length, data);
 }
 
-const kConfigKeys = ['num_attention_heads', 'hidden_act', 'layer_norm_eps', 'eos_token_id', 'num_layers', 'd_kv'];
+const kConfigKeys = [
+  'num_attention_heads',
+  'hidden_act',
+  'layer_norm_eps',
+  'eos_token_id',
+  'num_layers',
+  'd_kv',
+];
 const kConfigValues = [0, 1, 3, 4, -1, 1e300, 2 ** 53, 'gelu', 'relu', null, [], true];
 
 function safetensorsFile(pristine: Buffer, tensors: readonly Stored[], random: Random): Buffer {
@@ -150,7 +170,10 @@ function safetensorsFile(pristine: Buffer, tensors: readonly Stored[], random: R
     const entry = { dtype: tensor.dtype, shape: tensor.shape, data_offsets: range };
     return `${JSON.stringify(tensor.name)}:${JSON.stringify(entry)}`; // not an object: names may occur twice
   });
-  return safetensorsWith(`{"__metadata__":${JSON.stringify(metadata)},${entries.join()}}`, Buffer.concat(parts));
+  return safetensorsWith(
+    `{"__metadata__":${JSON.stringify(metadata)},${entries.join()}}`,
+    Buffer.concat(parts),
+  );
 }
 
 /** The length that belongs to the text, the text, the data. */
@@ -168,7 +191,7 @@ function ggufFile(pristine: Buffer, tensors: readonly Stored[]): Buffer {
   readMetadata(cursor, cursor.count());
   const head = Buffer.from(pristine.subarray(0, cursor.position));
   head.writeBigUInt64LE(BigInt(tensors.length), 8);
-  const parts = [head];
+  const parts: Buffer[] = [head];
   const data: Buffer[] = [];
   let end = 0;
   for (const tensor of tensors) {

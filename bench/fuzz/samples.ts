@@ -2,7 +2,7 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { openModel } from '../../src/formats/index.js';
+import { memorySource, parseGguf, parseSafetensors, type ParsedFile } from '../../src/formats/index.js';
 import { readT5Vocabulary } from '../../src/text/find_tokenizer.js';
 import type { UnigramVocabulary } from '../../src/text/unigram_vocabulary.js';
 
@@ -80,9 +80,14 @@ export function tokenizerJson(vocabulary: UnigramVocabulary): string {
   });
 }
 
-/** Bytes before the first tensor: the part of a model file that has structure. Other files are all structure. */
-export function headerBytes(sample: Sample, name: string, path: string): number {
-  if (!/\.(safetensors|gguf)$/.test(name)) return sample.files.get(name)!.length;
-  const own = [...openModel(path).tensors.values()].filter((tensor) => tensor.path.endsWith(name));
-  return Math.min(...own.map(({ offset }) => offset));
+/** Bytes before the first tensor: the part of a file that has structure. What is no model is all structure. */
+export function headerBytes(bytes: Buffer, name: string): number {
+  if (!/\.(safetensors|gguf)$/.test(name)) return bytes.length;
+  const { tensors } = parse(bytes);
+  return Math.min(...[...tensors.values()].map(({ offset }) => offset));
+}
+
+export function parse(bytes: Buffer): ParsedFile {
+  const source = memorySource(bytes);
+  return bytes.toString('latin1', 0, 4) === 'GGUF' ? parseGguf(source) : parseSafetensors(source);
 }

@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <cstring>
 #include <fstream>
+#include <vector>
 
 #include "../errors.h"
 #include "../mapped_file.h"
+#include "../sanitizer.h"
 #include "thread_pool.h"
 
 namespace kotoba::cpu {
@@ -59,6 +61,10 @@ void CpuBackend::release(std::byte* data, int64_t) noexcept { free(data); }
 
 BlockPtr CpuBackend::adopt(std::shared_ptr<MappedFile> file, int64_t offset, int64_t bytes) {
   std::byte* data = file->data() + offset;
+  if (kAddressSanitizer && bytes > 0) {
+    auto copy = std::make_shared<std::vector<std::byte>>(data, data + bytes);
+    return std::make_shared<Block>(copy->data(), bytes, [copy] {});
+  }
   return std::make_shared<Block>(data, bytes, [file = std::move(file)] {});
 }
 

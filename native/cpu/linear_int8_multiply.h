@@ -2,6 +2,7 @@
 #pragma once
 
 #include "linear_int8_activations.h"
+#include "linear_int8_dot.h"
 #include "linear_int8_panel.h"
 
 namespace kotoba::cpu::KOTOBA_ISA {
@@ -45,13 +46,15 @@ struct BlockScales {
   }
 };
 
-// All codes of the block stay in registers while the tokens pass, each four of its codes in all lanes.
-template <int kBits, int kScales, bool kHasLow>
-void multiply_block(const Panel& panel, int64_t block, const ActivationBlock* x, int64_t tokens,
-                    float* sums) {
-  using Codes = WeightBlock<kBits>;
+// The steps [kFirst, kFirst + kCount) stay in registers while the tokens pass, each four of a token's codes
+// in all lanes.
+template <int kBits, int kScales, bool kHasLow, int kFirst, int kCount>
+KOTOBA_INLINE void multiply_steps(const Panel& panel, int64_t block, const ActivationBlock* x, int64_t tokens,
+                                  float* sums) {
+  using Codes = WeightBlock<kBits, kFirst, kCount>;
   using Scales = BlockScales<kScales, kHasLow>;
-  constexpr int kCount = kSteps / kScales;
+  constexpr int kEach = kCount / kScales;
+  constexpr bool kStart = !kHasLow && kFirst == 0;
   const Scales scales = Scales::of(panel, block);
   Codes w[kVectors];
 #pragma GCC unroll 2
@@ -61,13 +64,22 @@ void multiply_block(const Panel& panel, int64_t block, const ActivationBlock* x,
     VI dots[kVectors][kScales];
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
-      dots[v][0] = Codes::template dot<0, kCount>(w[v], x->codes, kHasLow ? 0 : x->start[0]);
-      if (kScales == 2)
-        dots[v][kScales - 1] =
-            Codes::template dot<kSteps - kCount, kCount>(w[v], x->codes, kHasLow ? 0 : x->start[1]);
+      dots[v][0] = Codes::template dot<kFirst, kEach>(w[v], x->codes, kStart ? x->start[0] : 0);
+      if constexpr (kScales == 2)
+        dots[v][1] = Codes::template dot<kFirst + kEach, kEach>(w[v], x->codes, kStart ? x->start[1] : 0);
     }
     Scales::add(scales, dots, *x, sums);
   }
+}
+
+template <int kBits, int kScales, bool kHasLow>
+void multiply_block(const Panel& panel, int64_t block, const ActivationBlock* x, int64_t tokens,
+                    float* sums) {
+  static_assert(kPasses<kBits> == 1 || (kScales == 1 && !kHasLow));
+  constexpr int kCount = kSteps / kPasses<kBits>;
+  multiply_steps<kBits, kScales, kHasLow, 0, kCount>(panel, block, x, tokens, sums);
+  if constexpr (kPasses<kBits> == 2)
+    multiply_steps<kBits, kScales, kHasLow, kCount, kCount>(panel, block, x, tokens, sums);
 }
 
 }  // namespace kotoba::cpu::KOTOBA_ISA

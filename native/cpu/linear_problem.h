@@ -25,7 +25,7 @@ struct LinearProblem {
 };
 
 // Few tokens: weights are streamed once and dotted with every token.
-constexpr int64_t kFewTokens = 8;
+constexpr int64_t kFewTokens = 4;
 void linear_few_tokens(const Context&, const LinearProblem&);
 
 }  // namespace kotoba::cpu::KOTOBA_ISA

@@ -42,7 +42,7 @@ struct Ahead {
 };
 
 // Columns between two steps of Ahead.
-constexpr int64_t kAheadColumns = 8;
+constexpr int64_t kAheadColumns = 32;
 
 // sums [rows, T * kLanes] (+)= weights [rows, depth] · tokens [depth, T * kLanes]
 // `pitch` is the distance of weight rows in floats; `first` starts the sums instead of going on with them.

@@ -5,14 +5,20 @@ import type { Slot } from '../formats/index.js';
 import type { EncodeOptions, Encoding, Precision, TextEncoder } from '../index.js';
 import { modelDirs } from '../pipeline/find_model.js';
 import type { ClipFlavour, Overflow, PromptDialect } from '../text/index.js';
-import { checkOutput, outputTensors, requireOneArray, writeOutput, type SlotResult } from './encode_output.js';
+import {
+  checkOutput,
+  outputTensors,
+  requireOneArray,
+  writeOutput,
+  type SlotResult,
+} from './encode_output.js';
 import { runOf, printRuns, warningsOf, type EncoderRun, type Timing } from './encode_report.js';
 import { encoderSources, type EncoderFiles, type EncoderSource } from './encoder_sources.js';
 import type { CliContext } from './io.js';
 import * as option from './options.js';
 import { progressLine } from './progress.js';
 import { readPrompts } from './prompts.js';
-import { styleFor } from './text.js';
+import { counted, styleFor } from './text.js';
 
 export interface EncodeCommandOptions extends EncoderFiles {
   output: string;
@@ -175,7 +181,9 @@ async function prepare(
   options: EncodeCommandOptions,
 ): Promise<Timing[]> {
   const timings: Timing[] = [];
+  const line = progressLine(context);
   for (const { source, encoder, loadSeconds } of loaded) {
+    line.say(`splitting ${counted(prompts.length, 'prompt')} for ${source.slot}`);
     const started = performance.now();
     const encodeOptions = optionsFor(context, source.slot, encoder, options);
     const tokenized = [];
@@ -187,6 +195,7 @@ async function prepare(
     );
     timings.push({ loadSeconds, tokenizeSeconds: (performance.now() - started) / 1000, encodeSeconds: 0 });
   }
+  line.clear();
   return timings;
 }
 
@@ -221,6 +230,7 @@ async function encodeWithProgress(
   const line = progressLine(context);
   const job = encoder.encode(prompts, optionsFor(context, slot, encoder, options));
   try {
+    line.update(slot, 0, encoder.network.depth);
     for await (const { done, total } of job.progress()) line.update(slot, done, total);
     return await job;
   } finally {

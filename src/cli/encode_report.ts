@@ -61,7 +61,7 @@ export function runOf({ source, encoder, tokenizer, encodings, timing, dialect }
   const tokens = chunks.reduce((sum, { ids }) => sum + ids.length, 0) + emptyTokens(encodings, dialect);
   const prompts = encodings.map(({ prompt }) => ({
     kept: prompt.tokenCount,
-    truncated: prompt.truncated.pieces.map((piece) => tokenizer.readable(piece)).join(' '),
+    truncated: prompt.truncated.pieces.map((piece) => readable(piece, tokenizer)).join(''),
     truncatedTokens: prompt.truncated.ids.length,
   }));
   return {
@@ -85,6 +85,10 @@ export function runOf({ source, encoder, tokenizer, encodings, timing, dialect }
     prompts,
   };
 }
+
+/** With the space after it that CLIP leaves to the end of a word; T5 has spaces of its own. */
+const readable = (piece: string, tokenizer: Tokenizer): string =>
+  tokenizer.readable(piece) + (tokenizer.family === 'clip' && piece.endsWith('</w>') ? ' ' : '');
 
 /** ComfyUI's weights need an empty prompt of every length that occurs, which runs too. */
 function emptyTokens(encodings: readonly Encoding[], dialect: PromptDialect): number {
@@ -112,45 +116,54 @@ export function printRuns({ io }: CliContext, runs: readonly EncoderRun[], outpu
     [style.bold(style.cyan(slot)), printable(description)],
     ['', style.dim(printable(file))],
   ]);
-  const head = ['', 'precision', 'tokens', 'width', 'bytes read', 'load', 'encode', 'speed'];
+  const head = ['', 'precision', 'tokens', 'width', 'read', 'load', 'encode', 'in all', 'GFLOP/s'];
   const numbers = runs.map((run) => [
     style.bold(style.cyan(run.slot)),
     run.precision,
-    tokensText(run),
+    grouped(run.tokens),
     String(run.width),
     bytesText(run.bytesRead),
     secondsText(run.loadSeconds + run.tokenizeSeconds),
     secondsText(run.encodeSeconds),
-    `${run.gflops.toFixed(run.gflops < 10 ? 2 : 0)} GFLOP/s`,
+    secondsText(run.firstEmbeddingSeconds),
+    run.gflops.toFixed(run.gflops < 10 ? 1 : 0),
   ]);
   const lines = [
     ...table(what),
     '',
-    ...table([head.map(style.dim), ...numbers], { right: [2, 3, 4, 5, 6, 7] }),
+    ...table([head.map(style.dim), ...numbers], { right: [2, 3, 4, 5, 6, 7, 8] }),
     '',
-    ...table(summary(runs, output).map(([key, value]) => [style.dim(key), value])),
+    ...table(summary(runs, output).map(([key, ...values]) => [style.dim(key!), ...values])),
   ];
   io.stdout.write(`${lines.join('\n')}\n`);
 }
 
-function tokensText({ tokens, chunks, prompts, truncatedTokens }: EncoderRun): string {
-  const remarks = [
-    ...(chunks > prompts.length ? [`${chunks} chunks`] : []),
-    ...(truncatedTokens > 0 ? [`${grouped(truncatedTokens)} cut`] : []),
-  ];
-  return grouped(tokens) + (remarks.length > 0 ? ` (${remarks.join(', ')})` : '');
-}
-
-function summary(runs: readonly EncoderRun[], output: WrittenFile): [string, string][] {
+function summary(runs: readonly EncoderRun[], output: WrittenFile): string[][] {
   const { device, processor, instructions, threads } = runs[0]!;
   const total = runs.reduce((sum, run) => sum + run.firstEmbeddingSeconds, 0);
   const memory = process.resourceUsage().maxRSS * 1024;
-  const tensors = output.tensors.map(({ name, shape }) => `${name} ${shapeText(shape)}`);
+  const chunked = runs.filter(({ chunks, prompts }) => chunks > prompts.length);
+  const cut = runs.filter(({ truncatedTokens }) => truncatedTokens > 0);
+  const list = (of: readonly EncoderRun[], text: (run: EncoderRun) => string): string =>
+    of.map((run) => `${run.slot} ${text(run)}`).join(', ');
   return [
+    ...(chunked.length > 0 ? [['chunks', list(chunked, ({ chunks }) => String(chunks))]] : []),
+    ...(cut.length > 0 ? [['cut', list(cut, (run) => counted(run.truncatedTokens, 'token'))]] : []),
     ['ran on', `${device} (${processor}), ${instructions}, ${counted(threads, 'thread')}`],
-    ['first', `${secondsText(runs[0]!.firstEmbeddingSeconds)} from file to first embedding`],
-    ['total', `${secondsText(total)}, at most ${bytesText(memory)} of memory`],
+    ['took', `${secondsText(total)}, at most ${bytesText(memory)} of memory`],
     ['wrote', `${printable(output.path)}, ${bytesText(output.bytes)}`],
-    ...tensors.map((text): [string, string] => ['', text]),
+    ...table(withoutSeries(output)).map((line) => ['', line]),
   ];
+}
+
+/** Name and shape of what was written; `hidden_states.0` to `.24` as one. */
+function withoutSeries({ tensors }: WrittenFile): string[][] {
+  const rows: { name: string; last: string; shape: string }[] = [];
+  for (const { name, shape } of tensors) {
+    const [, stem, number] = /^(.*\.hidden_states)\.(\d+)$/.exec(name) ?? [];
+    const before = rows.at(-1);
+    if (number !== undefined && number !== '0' && before?.name === `${stem}.0`) before.last = ` … ${number}`;
+    else rows.push({ name, last: '', shape: shapeText(shape) });
+  }
+  return rows.map(({ name, last, shape }) => [name + last, shape]);
 }

@@ -117,5 +117,8 @@ function report(error: unknown, argv: readonly string[], { stdout, stderr, env }
 
 /** Messages quote names from files: an escape sequence in one must not reach the terminal. Lines stay. */
 function withoutControls(text: string): string {
-  return text.replace(/[^\P{Cc}\n\t]/gu, (char) => `\\u${char.codePointAt(0)!.toString(16).padStart(4, '0')}`);
+  return text.replace(
+    /[^\P{Cc}\n\t]/gu,
+    (char) => `\\u${char.codePointAt(0)!.toString(16).padStart(4, '0')}`,
+  );
 }

@@ -7,13 +7,15 @@ const REDRAW_MS = 80;
 const BAR_COLUMNS = 28;
 
 export interface ProgressLine {
+  /** What happens before there are layers to count. */
+  say(text: string): void;
   /** @param done of `total` layers */
   update(label: string, done: number, total: number): void;
   /** Takes the line away, so that what follows starts on a clean one. */
   clear(): void;
 }
 
-const SILENT: ProgressLine = { update: () => undefined, clear: () => undefined };
+const SILENT: ProgressLine = { say: () => undefined, update: () => undefined, clear: () => undefined };
 
 export function progressLine({ io }: CliContext): ProgressLine {
   if (io.stderr.isTTY !== true || io.env['TERM'] === 'dumb') return SILENT;
@@ -22,6 +24,10 @@ export function progressLine({ io }: CliContext): ProgressLine {
   let drawn = -Infinity;
   let current = '';
   return {
+    say(text) {
+      drawn = performance.now();
+      io.stderr.write(`\r${style.dim(text.slice(0, (io.stderr.columns ?? 80) - 1))}\x1b[K`);
+    },
     update(label, done, total) {
       const now = performance.now();
       if (label !== current) [current, started] = [label, now];
@@ -31,7 +37,8 @@ export function progressLine({ io }: CliContext): ProgressLine {
       const filled = Math.round((BAR_COLUMNS * done) / Math.max(total, 1));
       const bar = style.cyan('━'.repeat(filled)) + style.dim('─'.repeat(BAR_COLUMNS - filled));
       const left = done > 1 && done < total ? `, ${secondsText((elapsed / done) * (total - done))} left` : '';
-      const text = `layer ${done} of ${total}  ${secondsText(elapsed)}${left}`;
+      const since = done > 0 ? `  ${secondsText(elapsed)}${left}` : '';
+      const text = `layer ${done} of ${total}${since}`;
       const room = (io.stderr.columns ?? 80) - label.length - BAR_COLUMNS - 5;
       io.stderr.write(`\r${label}  ${bar}  ${text.slice(0, Math.max(room, 0))}\x1b[K`);
     },

@@ -114,6 +114,7 @@ export async function encodeTokens(
     if (wanted.raw?.includes(layer)) raw.push(read(layer, hidden));
     if (wanted.normed?.includes(layer) || layer === network.depth) {
       using norm = network.finalNorm(ops, hidden);
+      ops.requireFinite(norm, `${network.name}: final norm of layer ${layer}`);
       if (wanted.normed?.includes(layer)) normed.push(read(layer, norm));
       if (layer === network.depth) Object.assign(last, readHeads(ops, network, norm, tokens));
     }
@@ -144,5 +145,6 @@ function readHeads(ops: Ops, network: TextNetwork, norm: Tensor, tokens: TokenBa
   const heads = { lastHiddenState, pooled: pooled.read() };
   if (!network.project) return heads;
   using projected = network.project(ops, pooled);
+  ops.requireFinite(projected, `${network.name}: projection`);
   return { ...heads, projected: projected.read() };
 }

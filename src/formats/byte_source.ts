@@ -1,5 +1,5 @@
 /** Positioned reads of a file's header, with coded errors; tests and the fuzzer read from memory instead. */
-import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import type { Stats } from 'node:fs';
 import { KotobaError } from '../errors.js';
 
@@ -19,11 +19,14 @@ export function memorySource(bytes: Uint8Array, path = '(memory)'): ByteSource {
 /** Opens `path`, hands it to `use`, closes it. */
 export function withFile<T>(path: string, use: (source: ByteSource) => T): T {
   return guarded(path, () => {
-    const fd = openSync(path, 'r');
+    // Opening a FIFO waits for a writer unless told not to.
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
+      const stat = fstatSync(fd);
+      if (!stat.isFile()) throw new KotobaError('ERR_FILE_READ', `${path}: not a regular file`);
       return use({
         path,
-        size: fstatSync(fd).size,
+        size: stat.size,
         read: (offset, length) => readAll(fd, path, offset, length),
       });
     } finally {

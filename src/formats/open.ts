@@ -17,6 +17,8 @@ const kComponents = [
 ] as const;
 
 export function openModel(path: string): ModelFile {
+  if (typeof path !== 'string')
+    throw new KotobaError('ERR_ARGUMENT', `expected the path of a model file, got ${typeof path}`);
   if (path === '') throw new KotobaError('ERR_FILE_NOT_FOUND', 'an empty path names no model file');
   const stat = statFile(path);
   if (stat.isDirectory()) return openFolder(path);

@@ -2,10 +2,10 @@
  * Model sets: `x-00001-of-00005.safetensors` with its index, and GGUF's split files.
  * Any member finds the others; only headers are read; what is missing is named.
  */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { KotobaError } from '../errors.js';
-import { guarded, statFile, withFile } from './byte_source.js';
+import { guarded, withFile } from './byte_source.js';
 import { parseGguf } from './gguf.js';
 import { JsonError, parseJson } from './json.js';
 import type { JsonValue } from './json.js';
@@ -76,9 +76,10 @@ export function openIndex(path: string): ModelFile {
 }
 
 function readWeightMap(path: string): Map<string, string> {
-  const { size } = statFile(path);
-  if (size > kMaxJsonBytes) throw shardError(path, `an index of ${size} bytes`);
-  const text = guarded(path, () => readFileSync(path, 'utf8'));
+  const text = withFile(path, ({ size, read }) => {
+    if (size > kMaxJsonBytes) throw shardError(path, `an index of ${size} bytes`);
+    return read(0, size).toString('utf8');
+  });
   let index: JsonValue;
   try {
     index = parseJson(text);
@@ -164,17 +165,18 @@ export function weightsInFolder(folder: string): string[] {
   return preferPlain([...indices, ...first]).map((name) => join(folder, name));
 }
 
-/** `model.safetensors` goes before `model.fp16.safetensors`, which holds the same network. */
-function preferPlain(names: string[]): string[] {
+const isIndexVariant = (name: string): boolean => /\.index\.[\w-]+\.json$/.test(name);
+
+/** `model.safetensors` goes before its shards and before `model.fp16.safetensors`, which hold the same network. */
+function preferPlain(names: readonly string[]): string[] {
   const stem = (name: string): string =>
     name.replace(/\.safetensors\.index.*$|-\d+-of-.*$|\.(safetensors|sft|gguf)$/, '');
   const stems = new Set(names.map(stem));
   return names.filter((name) => {
-    const variant = /^(.+)\.(fp16|bf16|fp32|non_ema)$/.exec(stem(name));
-    const isIndexVariant =
-      /\.index\.[\w-]+\.json$/.test(name) &&
-      names.some((n) => n === name.replace(/\.[\w-]+\.json$/, '.json'));
-    return !isIndexVariant && (variant === null || !stems.has(variant[1]!));
+    const plainStem = /^(.+)\.(fp16|bf16|fp32|non_ema)$/.exec(stem(name))?.[1];
+    if (plainStem !== undefined && stems.has(plainStem)) return false;
+    if (isIndexName(name) && names.includes(`${stem(name)}.safetensors`)) return false;
+    return !isIndexVariant(name) || !names.includes(name.replace(/\.[\w-]+\.json$/, '.json'));
   });
 }
 

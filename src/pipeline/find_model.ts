@@ -112,7 +112,10 @@ function differentFiles(paths: readonly string[]): string[] {
 /** Names that hold the one asked for, or are held by it. */
 function similarNames(name: string, folders: readonly string[]): string[] {
   const stem = (text: string): string =>
-    text.slice(0, text.length - extname(text).length).toLowerCase().replace(/[-_. ]/g, '');
+    text
+      .slice(0, text.length - extname(text).length)
+      .toLowerCase()
+      .replace(/[-_. ]/g, '');
   const asked = stem(name);
   const all = new Set(folders.flatMap(entries).filter((file) => /\.(safetensors|sft|gguf)$/i.test(file)));
   return [...all]

@@ -8,7 +8,9 @@ import {
   collectWordsAsync,
   type EncodeAsyncOptions,
   type EncodedText,
+  type EncodedWord,
   type Tokenizer,
+  WordCache,
   type WordSteps,
 } from './tokenizer.js';
 
@@ -49,6 +51,7 @@ class ByteLevelBpe implements ClipTokenizer {
   readonly commaId = vocabulary.CLIP_COMMA;
   readonly flavour: ClipFlavour;
   readonly #vocabulary = vocabulary.clipVocabulary();
+  readonly #cache = new WordCache();
 
   constructor(flavour: ClipFlavour) {
     this.flavour = flavour;
@@ -94,10 +97,11 @@ class ByteLevelBpe implements ClipTokenizer {
   }
 
   *#wordsOf(cleaned: string, pattern: RegExp): WordSteps {
-    for (const match of cleaned.matchAll(pattern)) yield this.#word(match[0]);
+    for (const match of cleaned.matchAll(pattern))
+      yield this.#cache.get(match[0], (word) => this.#word(word));
   }
 
-  #word(word: string): { ids: number[]; pieces: string[] } {
+  #word(word: string): EncodedWord {
     const { model, idOf } = this.#vocabulary;
     const pieces = SPECIAL.test(word) ? [word] : model.bpe(byteCharacters(word));
     return { ids: pieces.map((piece) => idOf.get(piece)!), pieces };

@@ -7,6 +7,7 @@ import * as library from '@huggingface/tokenizers';
 export interface BpeModel {
   readonly tokens_to_ids: ReadonlyMap<string, number>;
   bpe(word: string): string[];
+  readonly cache: { capacity: number };
 }
 
 export interface BpeConfig {
@@ -37,7 +38,10 @@ const classes = library as unknown as {
 };
 
 export function bpeModel(config: BpeConfig): BpeModel {
-  return new classes.BPE(config);
+  const model = new classes.BPE(config);
+  // Its own cache reorders a Map on every look-up: 26 µs a word once 10,000 are in it. WordCache stands in.
+  model.cache.capacity = 0;
+  return model;
 }
 
 export function unigramModel(config: UnigramConfig): UnigramModel {

@@ -51,15 +51,12 @@ class SpacedBytes {
   append(text: Uint8Array): void {
     let start = 0;
     while (this.#afterSpace && text[start] === SPACE) start++;
-    const dropped = start > 0 && start === text.length;
-    // The prefix waits for the first text that is not a dropped space, so that an empty prompt stays empty.
-    if (this.#length === 0 && this.#spec.addDummyPrefix && !dropped) this.#pushSpaceMark();
-    if (start === text.length) return;
+    if (this.#length === 0 && this.#spec.addDummyPrefix) this.#pushSpaceMark(); // finish() takes a lone one off
     for (let i = start; i < text.length; i++) {
       if (text[i] === SPACE) this.#pushSpaceMark();
       else this.#push(text[i]!);
     }
-    this.#afterSpace = this.#spec.removeExtraWhitespaces && text.at(-1) === SPACE;
+    if (start < text.length) this.#afterSpace = this.#spec.removeExtraWhitespaces && text.at(-1) === SPACE;
   }
 
   finish(): string {

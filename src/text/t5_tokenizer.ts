@@ -9,6 +9,7 @@ import {
   type EncodeAsyncOptions,
   type EncodedText,
   type Tokenizer,
+  WordCache,
   type WordSteps,
 } from './tokenizer.js';
 import type { UnigramVocabulary } from './unigram_vocabulary.js';
@@ -26,9 +27,6 @@ export interface T5Tokenizer extends Tokenizer {
   readonly bosId: null;
 }
 
-/** Words kept with their pieces; prompts repeat words, and a table this size stays below 2 MB. */
-const CACHED_WORDS = 10_000;
-const MAX_CACHED_LENGTH = 64;
 /** SentencePiece's penalty of an unknown character below the least probable piece. */
 const UNKNOWN_PENALTY = 10;
 /** No well-formed text starts with this, so a piece under this name can never be found in a prompt. */
@@ -37,11 +35,6 @@ const UNMATCHABLE = '\udc00';
 /** Builds the tokenizer of a vocabulary (0.1 s for 32,000 pieces). It holds no file or native resource. */
 export function t5Tokenizer(vocabulary: UnigramVocabulary, options: T5TokenizerOptions = {}): T5Tokenizer {
   return new UnigramTokenizer(vocabulary, options);
-}
-
-interface Word {
-  readonly ids: number[];
-  readonly pieces: string[];
 }
 
 class UnigramTokenizer implements T5Tokenizer {
@@ -58,7 +51,7 @@ class UnigramTokenizer implements T5Tokenizer {
   readonly #specials: RegExp | null;
   readonly #splitsAtSpaces: boolean;
   readonly #byteIds: readonly number[] | null;
-  readonly #cache = new Map<string, Word>();
+  readonly #cache = new WordCache();
 
   constructor(vocabulary: UnigramVocabulary, { specialTokens = 'text' }: T5TokenizerOptions) {
     const { source, pieces, kinds } = vocabulary;
@@ -103,8 +96,13 @@ class UnigramTokenizer implements T5Tokenizer {
   *#steps(text: string): WordSteps {
     for (const section of this.#specials ? text.split(this.#specials) : [text]) {
       const special = this.#specials ? this.#vocabulary.specials.get(section) : undefined;
-      if (special !== undefined) yield { ids: [special], pieces: [section] };
-      else for (const word of this.#words(this.#normalize(section))) yield this.#word(word);
+      if (special !== undefined) {
+        yield { ids: [special], pieces: [section] };
+        continue;
+      }
+      for (const word of this.#words(this.#normalize(section))) {
+        yield this.#cache.get(word, (w) => this.#withIds(this.#model.tokenize(w)));
+      }
     }
   }
 
@@ -113,20 +111,9 @@ class UnigramTokenizer implements T5Tokenizer {
     return this.#splitsAtSpaces ? normalized.split(/(?=▁)/) : [normalized];
   }
 
-  #word(word: string): Word {
-    const cached = this.#cache.get(word);
-    if (cached) return cached;
-    const pieces = this.#withIds(this.#model.tokenize(word));
-    if (word.length <= MAX_CACHED_LENGTH) {
-      if (this.#cache.size >= CACHED_WORDS) this.#cache.clear();
-      this.#cache.set(word, pieces);
-    }
-    return pieces;
-  }
-
   /** Neighbouring unknown characters are one unknown token, or their bytes where the vocabulary has bytes. */
-  #withIds(found: readonly string[]): Word {
-    const out: Word = { ids: [], pieces: [] };
+  #withIds(found: readonly string[]): EncodedText {
+    const out: EncodedText = { ids: [], pieces: [] };
     let unknown: string[] = [];
     for (const piece of [...found, null]) {
       const id = piece === null ? undefined : this.#model.tokens_to_ids.get(piece);
@@ -144,7 +131,7 @@ class UnigramTokenizer implements T5Tokenizer {
     return out;
   }
 
-  #pushUnknown(out: Word, text: string): void {
+  #pushUnknown(out: EncodedText, text: string): void {
     if (!this.#byteIds) {
       out.ids.push(this.#vocabulary.unknownId);
       out.pieces.push(text);

@@ -41,8 +41,35 @@ export interface Tokenizer {
   readable(piece: string): string;
 }
 
-/** One independent step of a tokenizer: the ids of one word. */
-export type WordSteps = Iterable<{ readonly ids: readonly number[]; readonly pieces: readonly string[] }>;
+/** Ids and pieces of one word, in parallel. */
+export interface EncodedWord {
+  readonly ids: readonly number[];
+  readonly pieces: readonly string[];
+}
+
+/** The independent steps of a tokenizer, a word each. */
+export type WordSteps = Iterable<EncodedWord>;
+
+/**
+ * Words seen before: prompts repeat them, and the searches cost 10 to 100 times a look-up. Emptied when full rather
+ * than ordered by use, which costs a Map of this size more than it saves.
+ */
+export class WordCache {
+  static readonly #capacity = 10_000;
+  static readonly #longestWord = 64;
+  readonly #words = new Map<string, EncodedWord>();
+
+  get(word: string, encode: (word: string) => EncodedWord): EncodedWord {
+    const cached = this.#words.get(word);
+    if (cached) return cached;
+    const encoded = encode(word);
+    if (word.length <= WordCache.#longestWord) {
+      if (this.#words.size >= WordCache.#capacity) this.#words.clear();
+      this.#words.set(word, encoded);
+    }
+    return encoded;
+  }
+}
 
 export function collectWords(words: WordSteps): EncodedText {
   const out: EncodedText = { ids: [], pieces: [] };
@@ -68,7 +95,7 @@ export async function collectWordsAsync(
 }
 
 // A loop, not push(...): a word of 200,000 tokens would overflow the stack.
-function append(out: EncodedText, word: { ids: readonly number[]; pieces: readonly string[] }): void {
+function append(out: EncodedText, word: EncodedWord): void {
   for (const id of word.ids) out.ids.push(id);
   for (const piece of word.pieces) out.pieces.push(piece);
 }

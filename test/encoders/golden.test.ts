@@ -20,7 +20,7 @@ async function withNetwork<T>(
   file: string,
   slot: Slot | undefined,
   use: Use<T>,
-  config?: object,
+  config?: Record<string, unknown>,
 ): Promise<T> {
   const part = selectPart(openModel(golden(`encoders/${file}`)), {
     ...(slot && { slot }),

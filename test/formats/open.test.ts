@@ -15,18 +15,11 @@ import { deflateRawSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { identify, openModel } from '../../src/formats/index.js';
 import { goldenPath } from '../support/golden.js';
+import { refused } from './encoder_files.js';
 import { ggufHeader, safetensorsFile, safetensorsHeader, wholeFile } from './model_bytes.js';
 import type { GgufValue, TensorTable } from './model_bytes.js';
 
 const sharded = goldenPath('encoders/t5_tiny_containers/sharded')!;
-const refused = (code: string, ...messages: string[]): Error =>
-  expect.objectContaining({
-    code,
-    message: expect.stringMatching(
-      new RegExp(messages.map((m) => m.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('.*'), 's'),
-    ) as string,
-  }) as Error;
-
 let dir: string;
 beforeEach(() => {
   dir = mkdtempSync(join(tmpdir(), 'kotoba-open-'));
@@ -95,9 +88,9 @@ describe('shards', () => {
   });
 
   test('GGUF split files: any one finds all, and their numbers must agree', () => {
-    const split = (i: number, table: TensorTable, count = 3, total = 3): void => {
+    const split = (i: number, table: TensorTable, count = 3, total = 3, number = i): void => {
       const metadata: Record<string, GgufValue> = {
-        'split.no': ['U16', i],
+        'split.no': ['U16', number],
         'split.count': ['U16', count],
         'split.tensors.count': ['I32', total],
         ...(i === 0 ? { 'general.architecture': ['STRING', 't5'] } : {}),
@@ -113,6 +106,8 @@ describe('shards', () => {
     expect(openModel(dir).tensors).toEqual(model.tensors);
     split(2, { c: ['F16', [3]] }, 4);
     expect(() => openModel(dir)).toThrow(refused('ERR_SHARDS', 'one of 4, not 3'));
+    split(2, { c: ['F16', [3]] }, 3, 3, 1);
+    expect(() => openModel(dir)).toThrow(refused('ERR_SHARDS', 'number 1, expected 2'));
     split(2, {}, 3, 3);
     expect(() => openModel(dir)).toThrow(refused('ERR_SHARDS', '2 tensors, expected 3'));
     split(2, { c: ['F16', [3]] });
@@ -152,6 +147,13 @@ describe('folders', () => {
     rmSync(join(dir, 'model.safetensors.index.json'));
     rmSync(join(dir, 'model-00001-of-00001.safetensors'));
     expect([...openModel(dir).tensors.keys()]).toEqual(['a.fp16']);
+  });
+
+  test('one file goes before its own shards', () => {
+    put('model-00001-of-00001.safetensors', one('a'));
+    put('model.safetensors.index.json', '{"weight_map": {"a": "model-00001-of-00001.safetensors"}}');
+    put('model.safetensors', one('whole'));
+    expect([...openModel(dir).tensors.keys()]).toEqual(['whole']);
   });
 
   test('no model, only pickles, an empty pipeline', () => {

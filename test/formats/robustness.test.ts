@@ -124,6 +124,35 @@ describe.each(['safetensors', 'gguf'] as const)('%s', (container) => {
   });
 });
 
+describe('part of a model', () => {
+  const files = [
+    'clip_naming/sd3_checkpoint.safetensors',
+    'clip_naming/sdxl_checkpoint.safetensors',
+    'long_clip_tiny/openai_naming_res.safetensors',
+    't5_tiny_containers/model.fp8_scaled_legacy.safetensors',
+    't5_tiny_gguf/model.f32.gguf',
+  ];
+
+  test.each(files)('any one tensor, and any few tensors, of %s', (name) => {
+    const model = openModel(goldenPath(`encoders/${name}`)!);
+    const all = [...model.tensors];
+    const random = seededRandom(7);
+    const subsets = [
+      ...all.map((tensor) => [tensor]),
+      ...Array.from({ length: 200 }, (_, i) => all.filter(() => random() < i / 200)),
+    ];
+    for (const subset of subsets) {
+      const part: ModelFile = { ...model, tensors: new Map(subset) };
+      try {
+        for (const found of identify(part))
+          if (subset.length === 1) expect(() => checkPart(found)).toThrow(KotobaError);
+      } catch (error) {
+        if (!(error instanceof KotobaError)) throw error;
+      }
+    }
+  });
+});
+
 describe('files on disk', () => {
   const open = (name: string, bytes: Buffer): string => {
     const path = join(dir, name);

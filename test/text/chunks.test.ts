@@ -203,6 +203,6 @@ test('any prompt, family and rule: rows of one length, framed, within range; asy
 
 test('100,000 words in chunks', { timeout: 20_000 }, () => {
   for (const rules of ['a1111', 'comfyui'] as const) {
-    expect(tokenize('cat '.repeat(100_000), { rules }, 'plain').chunks).toHaveLength(1334);
+    expect(tokenize('cat '.repeat(100_000), { rules }, 'plain').chunks.length).toBe(1334);
   }
 });

@@ -96,6 +96,7 @@ describe('cleanPrompt', () => {
     ['comfyui', ' A\0 “Photo”\u200b of 猫が ', 'a “photo” of 猫 が'],
     ['hf', 'A  “Photo”\t ΟΔΟΣ', 'a “photo” οδοσ'],
     ['openai', 'ΟΔΟΣ', 'οδος'],
+    ['openai', '<b> &amp;lt; &amp;amp;lt;', '<b> < &lt;'],
   ] as const)('%s: %j', (flavour, text, cleaned) => expect(cleanPrompt(text, flavour)).toBe(cleaned));
 });
 

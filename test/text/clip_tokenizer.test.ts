@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { clipTokenizer, type ClipFlavour } from '../../src/text/index.js';
+import { collectWordsAsync } from '../../src/text/tokenizer.js';
 import { golden } from '../support/golden.js';
 import { randomText, readJson, seeded, tokenizerGolden } from './samples.js';
 
@@ -132,6 +133,17 @@ describe('CLIP tokenizer', () => {
     expect(encoded.ids).toEqual(tokenizer.encode(text).ids);
     expect(turns).toBeGreaterThan(3);
     await expect(tokenizer.encodeAsync(text, { signal: AbortSignal.abort() })).rejects.toMatchObject({
+      code: 'ERR_CANCELLED',
+    });
+  });
+
+  test('cancelling takes effect between words', async () => {
+    const controller = new AbortController();
+    function* endless() {
+      for (;;) yield { ids: [1], pieces: ['!'] };
+    }
+    setTimeout(() => controller.abort(), 20);
+    await expect(collectWordsAsync(endless(), { signal: controller.signal })).rejects.toMatchObject({
       code: 'ERR_CANCELLED',
     });
   });

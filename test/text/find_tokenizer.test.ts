@@ -50,8 +50,8 @@ describe('findT5Tokenizer', () => {
   });
 
   test('passes over CLIP’s tokenizer.json and takes the T5’s', async () => {
-    put('tokenizer/tokenizer.json', '{"model":{"type":"BPE"}}');
-    const file = put('tokenizer_2/tokenizer.json', UNIGRAM_JSON);
+    put('tokenizer_2/tokenizer.json', '{"model":{"type":"BPE"}}');
+    const file = put('tokenizer/tokenizer.json', UNIGRAM_JSON);
     mkdirSync(path.join(root, 'text_encoder_2'));
     expect((await findT5Tokenizer([path.join(root, 'text_encoder_2')])).file).toBe(file);
   });

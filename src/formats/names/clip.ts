@@ -131,7 +131,6 @@ const openAi: EncoderScheme = {
     'transformer.resblocks.0.attn.in_proj_weight',
     'transformer.resblocks.0.ln_1.weight',
     'ln_final.weight',
-    'positional_embedding_res',
   ],
   accepts: notVision,
   layers: 'transformer.resblocks.',

@@ -1,0 +1,76 @@
+/** `kotoba bench`: kernels and encoders on this machine, beside others on the same data. */
+import { Command, InvalidArgumentError } from 'commander';
+import type { BenchFileName } from '../../bench/files.js';
+import type { CliContext } from './io.js';
+import * as option from './options.js';
+import { wholeNumber } from './options.js';
+
+const ENCODE_HELP = `
+Files of full size with random weights are made once, in KOTOBA_BENCH_DIR (default: the system's temporary folder);
+a T5 takes 2.7 to 10 GB there. --peer COMMAND starts another program that speaks the protocol in bench/peer.ts.
+
+Examples:
+  $ kotoba bench encode --files clip_l_f32,t5_q4_0 --tokens 77,256 --threads 1,2
+  $ kotoba bench encode --files t5_q8_0 --peer ./peer-encode --output results.json`;
+
+interface EncodeBenchFlags {
+  files?: string[];
+  tokens?: number[];
+  threads?: number[];
+  precisions?: string[];
+  runs: number;
+  size: 'full' | 'tiny';
+  peer?: string;
+  output?: string;
+  json?: boolean;
+}
+
+export function benchCommand(context: CliContext): Command {
+  return new Command('bench')
+    .description('measure kernels or whole encoders on this machine')
+    .addCommand(encodeBench(context))
+    .addCommand(opsBench(context));
+}
+
+function encodeBench({ io }: CliContext): Command {
+  return new Command('encode')
+    .description('text encoders end to end: time, GFLOP/s, load, memory, error')
+    .option('--files <names>', 'which files (default: all but the 10 GB ones)', names)
+    .option('--tokens <list>', 'T5 lengths (default: 77,256,512)', numbers)
+    .option('--threads <list>', 'thread counts (default: 1,2)', numbers)
+    .option('--precisions <list>', 'fp32, int8 or both (default: both)', names)
+    .option('--runs <n>', 'timed runs of each', wholeNumber(1), 3)
+    .option('--size <size>', 'full or tiny, to try the bench itself', 'full')
+    .option('--peer <command>', 'another program to run beside')
+    .option('--output <file>', 'write the results as JSON')
+    .addOption(option.jsonOption())
+    .addHelpText('after', ENCODE_HELP)
+    .action(async (flags: EncodeBenchFlags) => {
+      const bench = await import('../../bench/encode.js');
+      const files = flags.files as BenchFileName[] | undefined;
+      const unknown = files?.find((name) => !bench.benchFileNames.includes(name));
+      if (unknown !== undefined)
+        throw new InvalidArgumentError(`--files: expected some of ${bench.benchFileNames.join(', ')}`);
+      const report = await bench.runEncodeBench({
+        ...(files && { files }),
+        ...(flags.tokens && { tokens: flags.tokens }),
+        ...(flags.threads && { threads: flags.threads }),
+        ...(flags.precisions && { precisions: flags.precisions as ('fp32' | 'int8')[] }),
+        runs: flags.runs,
+        size: flags.size,
+        peer: flags.peer,
+        log: (line) => void (flags.json ? io.stderr : io.stdout).write(`${line}\n`),
+      });
+      if (flags.output) bench.writeReport(flags.output, report);
+      if (flags.json) io.stdout.write(`${JSON.stringify(report)}\n`);
+    });
+}
+
+const names = (value: string): string[] => value.split(',').filter(Boolean);
+
+function numbers(value: string): number[] {
+  const parsed = names(value).map(Number);
+  if (parsed.length === 0 || parsed.some((n) => !Number.isInteger(n) || n < 1))
+    throw new InvalidArgumentError('expected positive integers separated by commas');
+  return parsed;
+}
