@@ -2,13 +2,13 @@
  * Text encoders end to end on full-size files with random weights: time, GFLOP/s, load to first embedding, peak RSS,
  * delay of the event loop, error; ours in every precision and, if given, a peer on the same files, interleaved.
  */
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { benchFileNames, benchFiles, makeBenchFile, type BenchFileName, type FileSize } from './files.js';
 import { Peer, type PeerReady, type PeerRun } from './peer.js';
+import { measuredCommit } from './report.js';
 import { summarize, type Summary } from './stats.js';
 
 export interface EncodeBenchOptions {
@@ -26,7 +26,12 @@ export interface EncodeBenchOptions {
   log?: (line: string) => void;
 }
 
-type OwnReady = PeerReady & { flops_per_token: number; bytes_used: number; instructions: string; cpu: string };
+type OwnReady = PeerReady & {
+  flops_per_token: number;
+  bytes_used: number;
+  instructions: string;
+  cpu: string;
+};
 type OwnRun = PeerRun & { event_loop_delay_ms?: number };
 
 /** One contender on one case. */
@@ -64,7 +69,14 @@ export interface EncodeReport {
   readonly results: readonly EncodeResult[];
 }
 
-const DEFAULT_FILES: readonly BenchFileName[] = ['clip_l_f32', 'clip_l_f16', 'clip_g_f16', 't5_q8_0', 't5_q4_0', 't5_q4_k'];
+const DEFAULT_FILES: readonly BenchFileName[] = [
+  'clip_l_f32',
+  'clip_l_f16',
+  'clip_g_f16',
+  't5_q8_0',
+  't5_q4_0',
+  't5_q4_k',
+];
 const SERVE = fileURLToPath(new URL('./serve.js', import.meta.url));
 
 export async function runEncodeBench(options: EncodeBenchOptions = {}): Promise<EncodeReport> {
@@ -82,7 +94,14 @@ export async function runEncodeBench(options: EncodeBenchOptions = {}): Promise<
       }
   }
   const date = new Date().toISOString();
-  return { what: 'encode', date, commit: commit(), cpu: cpus()[0]?.model.trim() ?? '', instructions, results };
+  return {
+    what: 'encode',
+    date,
+    commit: measuredCommit(),
+    cpu: cpus()[0]?.model.trim() ?? '',
+    instructions,
+    results,
+  };
 }
 
 interface Contender {
@@ -100,7 +119,10 @@ async function runCase(
 ): Promise<{ results: EncodeResult[]; instructions: string }> {
   const folder = mkdtempSync(join(tmpdir(), 'kotoba-bench-'));
   const ids = join(folder, 'ids.i32');
-  writeFileSync(ids, Int32Array.from({ length: tokens }, (_, i) => 100 + ((i * 7919) % 30_000)));
+  writeFileSync(
+    ids,
+    Int32Array.from({ length: tokens }, (_, i) => 100 + ((i * 7919) % 30_000)),
+  );
   const contenders: Contender[] = [];
   try {
     const common = { kind: benchFiles[file].kind, file: path, tokens, threads, ids };
@@ -130,19 +152,28 @@ async function runCase(
 }
 
 /** fp32 comes first: the others' errors are against it. */
-function commands({ precisions = ['fp32', 'int8'], peer }: EncodeBenchOptions): [string, string | string[]][] {
+function commands({
+  precisions = ['fp32', 'int8'],
+  peer,
+}: EncodeBenchOptions): [string, string | string[]][] {
   const own = [...new Set(['fp32' as const, ...precisions])];
   const list = own.map((p): [string, string | string[]] => [p, [process.execPath, SERVE, '--precision', p]]);
   return peer === undefined ? list : [...list, ['peer', peer]];
 }
 
-async function relativeErrors(contenders: readonly Contender[], folder: string): Promise<Map<string, number>> {
+async function relativeErrors(
+  contenders: readonly Contender[],
+  folder: string,
+): Promise<Map<string, number>> {
   const states = new Map<string, Float32Array>();
   for (const { name, process } of contenders) {
     const path = join(folder, `${name}.f32`);
     await process.dump(path);
     const bytes = readFileSync(path);
-    states.set(name, new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength)));
+    states.set(
+      name,
+      new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength)),
+    );
   }
   const exact = states.get('fp32')!;
   const norm = exact.reduce((sum, v) => sum + v * v, 0);
@@ -194,24 +225,6 @@ export function formatResult(r: EncodeResult): string {
     r.timesPeer === undefined ? '' : `${r.timesPeer.toFixed(2)} × peer`,
   ];
   return cells.join('  ').trimEnd();
-}
-
-export function writeReport(path: string, report: object): void {
-  mkdirSync(join(path, '..'), { recursive: true });
-  writeFileSync(path, `${JSON.stringify(report, null, 1)}\n`);
-}
-
-/** The commit measured; '-dirty' where the tree differs from it. */
-function commit(): string {
-  try {
-    return execFileSync('git', ['describe', '--always', '--dirty', '--abbrev=12'], {
-      cwd: fileURLToPath(new URL('.', import.meta.url)),
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'ignore'],
-    }).trim();
-  } catch {
-    return 'unknown';
-  }
 }
 
 export { benchFileNames };

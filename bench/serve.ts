@@ -26,7 +26,8 @@ const answer = (event: string, values: object) => console.log(JSON.stringify({ e
 
 /** The first `count` ids of the file, or 1, 2, 3, …: what they are changes nothing of the work. */
 function tokenIds(count: number, vocabulary: number): Int32Array {
-  if (options.ids === undefined) return Int32Array.from({ length: count }, (_, i) => 1 + (i % (vocabulary - 1)));
+  if (options.ids === undefined)
+    return Int32Array.from({ length: count }, (_, i) => 1 + (i % (vocabulary - 1)));
   const bytes = readFileSync(options.ids);
   return new Int32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + count * 4));
 }

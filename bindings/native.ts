@@ -15,6 +15,8 @@ export interface NativeTensor {
 
 export interface NativeFile {
   size(): number;
+  /** False once the file has fewer bytes than were mapped; what was read of the lost ones is zeros. */
+  intact(): boolean;
   /** Reads [offset, bytes, offset, bytes, …] into the page cache in the background. */
   prefetch(ranges: readonly number[]): void;
   dispose(): void;

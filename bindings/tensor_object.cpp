@@ -102,8 +102,8 @@ Napi::Value TensorObject::reshape(const Napi::CallbackInfo& info) {
 Napi::Function FileObject::init(Napi::Env env) {
   return DefineClass(
       env, "NativeFile",
-      {InstanceMethod<&FileObject::size>("size"), InstanceMethod<&FileObject::prefetch>("prefetch"),
-       InstanceMethod<&FileObject::dispose>("dispose")});
+      {InstanceMethod<&FileObject::size>("size"), InstanceMethod<&FileObject::intact>("intact"),
+       InstanceMethod<&FileObject::prefetch>("prefetch"), InstanceMethod<&FileObject::dispose>("dispose")});
 }
 
 FileObject::FileObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FileObject>(info) {
@@ -123,6 +123,10 @@ const std::shared_ptr<MappedFile>& FileObject::from(Napi::Value value) {
 
 Napi::Value FileObject::size(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] { return Napi::Number::New(info.Env(), double(from(info.This())->size())); });
+}
+
+Napi::Value FileObject::intact(const Napi::CallbackInfo& info) {
+  return guard(info.Env(), [&] { return Napi::Boolean::New(info.Env(), from(info.This())->intact()); });
 }
 
 // prefetch([offset, bytes, offset, bytes, …])

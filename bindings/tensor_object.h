@@ -43,6 +43,7 @@ class FileObject : public Napi::ObjectWrap<FileObject> {
 
  private:
   Napi::Value size(const Napi::CallbackInfo& info);
+  Napi::Value intact(const Napi::CallbackInfo& info);
   void prefetch(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);
 

@@ -22,27 +22,33 @@ namespace {
 }  // namespace
 
 MappedFile::MappedFile(const std::string& path) : path_(path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO would wait for a writer
-  if (fd < 0) fail(path, "open");
+  fd_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a FIFO would wait for a writer
+  if (fd_ < 0) fail(path, "open");
   struct stat status;
-  if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
-    close(fd);
+  if (fstat(fd_, &status) != 0 || !S_ISREG(status.st_mode)) {
+    close(fd_);
     throw Error("ERR_FILE_READ", path + ": expected a regular file");
   }
   size_ = status.st_size;
-  if (size_ > 0) {
-    void* data = mmap(nullptr, static_cast<size_t>(size_), PROT_READ, MAP_SHARED, fd, 0);
-    if (data == MAP_FAILED) {
-      close(fd);
-      fail(path, "map");
-    }
-    data_ = static_cast<std::byte*>(data);
+  if (size_ == 0) return;
+  void* data = mmap(nullptr, static_cast<size_t>(size_), PROT_READ, MAP_SHARED, fd_, 0);
+  if (data == MAP_FAILED) {
+    close(fd_);
+    fail(path, "map");
   }
-  close(fd);
+  data_ = static_cast<std::byte*>(data);
+  guard_.emplace(data_, static_cast<size_t>(size_));
 }
 
 MappedFile::~MappedFile() {
+  guard_.reset();
   if (data_) munmap(data_, static_cast<size_t>(size_));
+  close(fd_);
+}
+
+bool MappedFile::intact() const {
+  struct stat status;
+  return fstat(fd_, &status) == 0 && status.st_size >= size_ && !(guard_ && guard_->lost_pages());
 }
 
 void MappedFile::will_need(int64_t offset, int64_t bytes) const {

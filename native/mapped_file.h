@@ -3,7 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
+
+#include "map_guard.h"
 
 namespace kotoba {
 
@@ -17,6 +20,8 @@ class MappedFile {
   std::byte* data() const { return data_; }
   int64_t size() const { return size_; }
   const std::string& path() const { return path_; }
+  // Whether the file still has every byte that was mapped. What was read of the lost ones is zeros.
+  bool intact() const;
   // Asks the kernel to read a range ahead of its first use.
   void will_need(int64_t offset, int64_t bytes) const;
 
@@ -24,6 +29,8 @@ class MappedFile {
   std::string path_;
   std::byte* data_ = nullptr;
   int64_t size_ = 0;
+  int fd_ = -1;
+  std::optional<MapGuard> guard_;
 };
 
 }  // namespace kotoba

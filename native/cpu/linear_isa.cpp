@@ -184,7 +184,7 @@ void multiply_chunk(const LinearProblem& p, const TokenBlock& block, Workspace& 
 // it.
 int64_t chunk_rows(int64_t n, int threads) {
   if (threads == 1) return kChunkRows;
-  const int64_t rows = ceil_div(ceil_div(n, int64_t{4} * threads), kRowUnit) * kRowUnit;
+  const int64_t rows = ceil_div(ceil_div(n, int64_t{8} * threads), kRowUnit) * kRowUnit;
   return smaller(rows, kChunkRows);
 }
 

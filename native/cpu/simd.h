@@ -115,13 +115,11 @@ KOTOBA_INLINE VF v_load(const float* p) {
 }
 KOTOBA_INLINE VF v_load_partial(const float* p, int64_t n) {
   VF a{};
-  for (int64_t i = 0; i < n; ++i) a[i] = p[i];
+  memcpy(&a, p, n * sizeof(float));
   return a;
 }
 KOTOBA_INLINE void v_store(float* p, VF a) { memcpy(p, &a, sizeof a); }
-KOTOBA_INLINE void v_store_partial(float* p, VF a, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) p[i] = a[i];
-}
+KOTOBA_INLINE void v_store_partial(float* p, VF a, int64_t n) { memcpy(p, &a, n * sizeof(float)); }
 KOTOBA_INLINE VF v_add(VF a, VF b) { return a + b; }
 KOTOBA_INLINE VF v_sub(VF a, VF b) { return a - b; }
 KOTOBA_INLINE VF v_mul(VF a, VF b) { return a * b; }

@@ -1,6 +1,9 @@
 /** `kotoba bench`: kernels and encoders on this machine, beside others on the same data. */
 import { Command, InvalidArgumentError } from 'commander';
 import type { BenchFileName } from '../../bench/files.js';
+import type { DType } from '../formats/index.js';
+import type { DeviceOptions } from '../runtime/device.js';
+import type { OpPrecision } from '../runtime/ops.js';
 import type { CliContext } from './io.js';
 import * as option from './options.js';
 import { wholeNumber } from './options.js';
@@ -61,9 +64,64 @@ function encodeBench({ io }: CliContext): Command {
         peer: flags.peer,
         log: (line) => void (flags.json ? io.stderr : io.stdout).write(`${line}\n`),
       });
-      if (flags.output) bench.writeReport(flags.output, report);
+      if (flags.output) (await import('../../bench/report.js')).writeReport(flags.output, report);
       if (flags.json) io.stdout.write(`${JSON.stringify(report)}\n`);
     });
+}
+
+const OPS_HELP = `
+Peers are OpenBLAS and oneDNN where they are installed (Debian: libopenblas0-pthread, libdnnl2).
+
+Examples:
+  $ kotoba bench ops --filter '^linear 77x' --types F32,Q8_0 --threads 1
+  $ kotoba bench ops --instructions avx2 --output ops.json`;
+
+interface OpsBenchFlags {
+  filter?: RegExp;
+  threads?: number[];
+  seconds: number;
+  types?: string[];
+  precisions?: string[];
+  instructions?: string;
+  output?: string;
+  json?: boolean;
+}
+
+function opsBench({ io, signal }: CliContext): Command {
+  return new Command('ops')
+    .description('single kernels: µs, GFLOP/s, GB/s, and how many times a peer')
+    .option('--filter <pattern>', 'only cases whose name matches this regular expression', pattern)
+    .option('--threads <list>', 'thread counts (default: 1 and all)', numbers)
+    .option('--seconds <n>', 'time for each case', wholeNumber(1), 1)
+    .option('--types <list>', 'weight types, for example F32,F16,Q8_0', names)
+    .option('--precisions <list>', 'fp32, int8 or both (default: both)', names)
+    .option('--instructions <set>', 'instruction set to force (default: the best)')
+    .option('--output <file>', 'write the results as JSON')
+    .addOption(option.jsonOption())
+    .addHelpText('after', OPS_HELP)
+    .action(async (flags: OpsBenchFlags) => {
+      const { runOpsBench } = await import('../../bench/ops.js');
+      const report = await runOpsBench({
+        filter: flags.filter,
+        threads: flags.threads,
+        seconds: flags.seconds,
+        types: flags.types as DType[] | undefined,
+        precisions: flags.precisions as OpPrecision[] | undefined,
+        instructions: flags.instructions as DeviceOptions['instructions'],
+        json: flags.output,
+        signal,
+        log: (line) => void (flags.json ? io.stderr : io.stdout).write(`${line}\n`),
+      });
+      if (flags.json) io.stdout.write(`${JSON.stringify(report)}\n`);
+    });
+}
+
+function pattern(value: string): RegExp {
+  try {
+    return new RegExp(value);
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
 }
 
 const names = (value: string): string[] => value.split(',').filter(Boolean);

@@ -1,6 +1,7 @@
 /** `kotoba`: parses the command line, runs one command, turns whatever happens into a message and an exit code. */
 import { Command, CommanderError } from 'commander';
 import { KotobaError } from '../errors.js';
+import { benchCommand } from './bench.js';
 import { doctorCommand } from './doctor.js';
 import { encodeCommand } from './encode.js';
 import { EXIT, EXIT_CODES_HELP, exitCodeOf } from './exit_codes.js';
@@ -18,6 +19,7 @@ const COMMANDS: readonly ((context: CliContext) => Command)[] = [
   inspectCommand,
   forwardCommand,
   doctorCommand,
+  benchCommand,
 ];
 
 const HELP = `

@@ -55,6 +55,16 @@ export class Weights implements Disposable {
     return { weight: this.tensor(`${name}.weight`, [columns]), bias: this.tensor(`${name}.bias`, [columns]) };
   }
 
+  /** @throws KotobaError ERR_FILE_READ if a file was cut short since it was mapped: what was computed is then void */
+  requireIntact(): void {
+    for (const [path, file] of this.#files)
+      if (!file.intact())
+        throw new KotobaError(
+          'ERR_FILE_READ',
+          `${path}: the file has become shorter while it was in use; write it whole, then load it again`,
+        );
+  }
+
   /** Starts reading everything placed so far, in that order, in the background. */
   prefetch(): void {
     for (const [path, file] of this.#files) file.prefetch(this.#ranges.get(path)!);

@@ -38,6 +38,23 @@ describe('for people', () => {
     expect(stdout).toContain(`--t5 ${path} --t5-tokenizer spiece.model`);
   });
 
+  test('45.1 GB in five shards, by any one of them, in little time', async () => {
+    const name = 'google_flan-t5-xxl_safetensors.json.gz';
+    const { tensors, weight_map: files } = JSON.parse(
+      gunzipSync(readFileSync(golden(`names/${name}`))).toString(),
+    ) as { tensors: TensorTable; weight_map: Record<string, string> };
+    for (const file of new Set(Object.values(files))) {
+      const own = Object.entries(tensors).filter(([tensor]) => files[tensor] === file);
+      writeSparse(dir.join(file), safetensorsHeader(Object.fromEntries(own)));
+    }
+    const started = performance.now();
+    const { stdout } = await run(['inspect', dir.join(Object.values(files)[0]!)]);
+    expect(performance.now() - started, 'milliseconds').toBeLessThan(2000);
+    expect(stdout).toContain('T5-XXL (v1.1 or Flan) encoder of a full encoder-decoder');
+    expect(stdout).toMatch(/reads +19 GB of 45\.1 GB \(42\.3 %\): 19,049,242,624 bytes in 219 tensors/);
+    expect(stdout).toMatch(/T5 decoder/);
+  });
+
   test('a checkpoint with several networks', async () => {
     const path = sparse('sd_xl_base_1.0.json.gz', "it's sdxl.safetensors");
     const { stdout } = await run(['inspect', path]);
