@@ -38,7 +38,15 @@ export async function prepareAttention(bench: Workbench, c: AttentionCase): Prom
     bytes: 16 * count,
     async check() {
       await ours.run(0, 1);
-      const inputs = { ...values, tokens, heads, headDim, scale, causal: how.causal, biasTable: table };
+      const inputs = {
+        ...values,
+        tokens,
+        heads,
+        headDim,
+        scale,
+        causal: mask === 'causal',
+        biasTable: table,
+      };
       const error = sampledError(await out.read(), inputs);
       return [{ side: ours.name, error, bound: bound(c, scale) }];
     },

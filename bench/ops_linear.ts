@@ -45,7 +45,7 @@ export async function prepareLinear(bench: Workbench, c: LinearCase): Promise<Pr
       precision,
     ),
   );
-  const at = { rows: spread(m, 8), cols: spread(n, 32) };
+  const at = sampledPlaces(c);
   const expected = matmulAt(x, decoded, k, at);
   const check = (values: ArrayLike<number>) => relativeError(pick(values, n, at), expected);
   const peers = precision === 'int8' ? int8Peers(bench, c) : sgemmPeers(bench, c, x, decoded, check);
@@ -69,6 +69,12 @@ export async function prepareLinear(bench: Workbench, c: LinearCase): Promise<Pr
 }
 
 type Places = Parameters<typeof matmulAt>[3];
+
+/** 256 outputs or all. */
+const sampledPlaces = ({ m, n }: LinearCase): Places => ({
+  rows: spread(m, 8),
+  cols: spread(n, Math.ceil(256 / Math.min(m, 8))),
+});
 
 function pick(values: ArrayLike<number>, columns: number, { rows, cols }: Places): number[] {
   return rows.flatMap((row) => cols.map((col) => values[row * columns + col]!));
@@ -110,7 +116,8 @@ function sgemmPeers(
 }
 
 /** On random codes: the activations in 7 bits, so that no instruction set saturates a sum of two products. */
-function int8Peers(bench: Workbench, { m, n, k }: LinearCase): PeerSide[] {
+function int8Peers(bench: Workbench, c: LinearCase): PeerSide[] {
+  const { m, n, k } = c;
   const { peers, random } = bench;
   const { addon } = peers;
   if (addon === undefined || !peers.sgemm.includes('onednn')) return [];
@@ -124,7 +131,7 @@ function int8Peers(bench: Workbench, { m, n, k }: LinearCase): PeerSide[] {
   const name = 'oneDNN u8s8';
   const run = (first: number, reps: number) => addon.gemmU8S8S32({ m, n, k, first, reps }, out, x, w);
   const check = () => {
-    const at = { rows: spread(m, 8), cols: spread(n, 32) };
+    const at = sampledPlaces(c);
     run(0, 1);
     return { side: name, error: relativeError(pick(out, n, at), matmulAt(x, w, k, at)), bound: 0 };
   };

@@ -7,7 +7,8 @@ import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import type { EncodedTokens } from '../src/encoders/text_network.js';
-import { TextEncoder, type Precision } from '../src/pipeline/text_encoder.js';
+import type { Precision } from '../src/pipeline/encoder_types.js';
+import { TextEncoder } from '../src/pipeline/text_encoder.js';
 import { processMemory } from './memory.js';
 
 const { values: options } = parseArgs({

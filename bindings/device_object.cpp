@@ -160,9 +160,9 @@ Napi::Value DeviceObject::weight(const Napi::CallbackInfo& info) {
     from(info.This());
     const std::shared_ptr<MappedFile>& file = FileObject::from(info[0]);
     TensorView view = dense_view_from_js(info[2], info[3]);
-    const int64_t offset = integer_from_js(info[1], "weight: offset", 0, file->size());
+    const int64_t offset = integer_from_js(info[1], "weight: offset", 0, int64_t{1} << 53);
     const int64_t bytes = dtype_bytes(view.dtype, view.elements());
-    if (bytes > file->size() - offset)
+    if (offset > file->size() || bytes > file->size() - offset)
       throw Error("ERR_FILE_READ", detail::join(file->path(), ": expected ", bytes, " bytes at offset ", offset,
                                                 ", but the file ends at ", file->size()));
     BlockPtr block = state_->backend->adopt(file, offset, bytes);

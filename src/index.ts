@@ -15,13 +15,8 @@ export {
   type TensorInfo,
 } from './formats/index.js';
 export { EncodeJob, type EncodeProgress } from './pipeline/encode_job.js';
-export {
-  TextEncoder,
-  type EncodeOptions,
-  type Encoding,
-  type LoadOptions,
-  type Precision,
-} from './pipeline/text_encoder.js';
+export type { EncodeOptions, Encoding, LoadOptions, Precision } from './pipeline/encoder_types.js';
+export { TextEncoder } from './pipeline/text_encoder.js';
 export { Device, type DeviceOptions } from './runtime/device.js';
 export {
   T5_LENGTHS,

@@ -20,7 +20,7 @@ void dot_tile(Sums& sums, const float* weights, int64_t pitch, const float* x, i
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
-    for (int t = 0; t < T; ++t) sum[r][t] = sums[r][t];
+    for (int t = 0; t < T; ++t) sum[r][t] = v_zero();
   const auto step = [&](int64_t i, auto load) __attribute__((always_inline)) {
     VF tokens[T];
 #pragma GCC unroll 4
@@ -39,7 +39,7 @@ void dot_tile(Sums& sums, const float* weights, int64_t pitch, const float* x, i
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
-    for (int t = 0; t < T; ++t) sums[r][t] = sum[r][t];
+    for (int t = 0; t < T; ++t) sums[r][t] = v_add(sums[r][t], sum[r][t]);
 }
 
 constexpr void (*kDotTiles[kFewTokens + 1])(Sums&, const float*, int64_t, const float*, int64_t, int64_t) = {

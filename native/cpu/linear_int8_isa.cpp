@@ -1,13 +1,12 @@
 // linear in int8: x is quantised to int8 per 32 columns, w keeps the codes of its file (float weights are
 // quantised likewise), dot products of 32 columns are exact integers and their sum is FP32.
 //
-//   out[m, n] = epilogue(sum over blocks b of  w_scale[n, b] * x_scale[m, b] * dot(codes) + w_low[n, b] *
-//   x_sum[m, b])
+//   out[m, n] = epilogue(sum over blocks b of 32 columns of
+//                        w_scale[n, b] * x_scale[m, b] * dot(w_codes, x_codes) + w_low[n, b] * x_sum[m, b])
 //
 // A task is a few panels of weight rows times a slab of tokens. For every 32 columns it keeps the codes of a
 // panel in registers and passes a group of tokens by them, whose FP32 sums lie in the first-level cache. The
 // order of additions does not depend on the number of threads or tokens.
-#include "../errors.h"
 #include "epilogue.h"
 #include "linear_int8_formats.h"
 #include "linear_int8_multiply.h"
@@ -62,28 +61,29 @@ constexpr Format with_low(DType dtype) {
       dtype, unpack_rows<Block, kScales>, kScales, kMultiply<kBits, kScales, true>, {0, kScales == 2, true}};
 }
 
+// The number is the bits of a code, the next the scales to 32 columns if not one.
 constexpr Format kFormats[] = {
     with_offset<BlockQ4_0, 4>(DType::Q4_0, 8),
     with_low<BlockQ4_1, 4>(DType::Q4_1),
     with_offset<BlockQ5_0, 5>(DType::Q5_0, 16),
     with_low<BlockQ5_1, 5>(DType::Q5_1),
-    with_offset<BlockQ8_0, 8>(DType::Q8_0, 128),
-    with_offset<BlockQ8_1, 8>(DType::Q8_1, 128),
+    with_offset<BlockQ8_0, 8>(DType::Q8_0, kSignedOffset),
+    with_offset<BlockQ8_1, 8>(DType::Q8_1, kSignedOffset),
     with_low<BlockQ4_K, 4>(DType::Q4_K),
     with_low<BlockQ5_K, 5>(DType::Q5_K),
     with_offset<BlockQ6_K, 6, 2>(DType::Q6_K, 32),
     with_offset<BlockQ3_K, 4, 2>(DType::Q3_K, 4),
     with_low<BlockQ2_K, 4, 2>(DType::Q2_K),
-    with_offset<BlockIQ4_NL, 8>(DType::IQ4_NL, 128),
-    with_offset<BlockIQ4_XS, 8>(DType::IQ4_XS, 128),
-    with_offset<BlockMXFP4, 5>(DType::MXFP4, 12),
-    with_offset<BlockNVFP4, 5, 2>(DType::NVFP4, 12),
+    with_offset<BlockIQ4_NL, 8>(DType::IQ4_NL, kIq4Offset),
+    with_offset<BlockIQ4_XS, 8>(DType::IQ4_XS, kIq4Offset),
+    with_offset<BlockMXFP4, 5>(DType::MXFP4, kE2m1Offset),
+    with_offset<BlockNVFP4, 5, 2>(DType::NVFP4, kE2m1Offset),
 };
 
 Format format_of(DType dtype) {
   for (const Format& format : kFormats)
     if (format.dtype == dtype) return format;
-  return {dtype, unpack_rows_as_float, 1, kMultiply<8, 1, false>, {128, false, false}};
+  return {dtype, unpack_rows_as_float, 1, kMultiply<8, 1, false>, {kSignedOffset, false, false}};
 }
 
 // ---- the product

@@ -34,7 +34,9 @@ KOTOBA_INLINE void put_five_bits(const PanelRows& out, const VI* q, VI high) {
   }
 }
 
-// 32 columns of signed bytes, to be used with offset 128.
+constexpr int kSignedOffset = 128;
+
+// 32 columns of signed bytes, made unsigned.
 KOTOBA_INLINE void put_signed(const PanelRows& out, int first_step, const Rows& rows, int64_t offset) {
   for (int half = 0; half < 2; ++half) {
     VI q[4];

@@ -2,8 +2,9 @@
 //
 // Tokens are taken in blocks of at most kBlockTokens. A block's x is first packed into panels [k][tokens in
 // lanes], shared by all threads. A chunk is then up to kChunkRows weight rows: kDepth columns of them at a
-// time are decoded into L2 and multiplied with every panel; the sums stay in L2 too. Every sum runs over k in
-// order, whoever computes it, so results do not depend on the number of threads.
+// time are decoded for kGroupRows of them and multiplied with every panel; the sums stay in L2. The order of
+// every sum is fixed by k alone, so results depend neither on the number of threads nor on which one took a
+// chunk.
 #include "linear_problem.h"
 #include "linear_tile.h"
 #include "linear_transpose.h"
@@ -11,17 +12,16 @@
 namespace kotoba::cpu::KOTOBA_ISA {
 namespace {
 
-// Tokens packed at a time. Together with kChunkRows it bounds what should stay in L2: sums, and kDepth
-// columns of x.
+// Tokens packed at a time. With kChunkRows it bounds what should stay in L2: the sums, and kDepth columns of
+// x.
 constexpr int64_t kBlockTokens = 256;
 constexpr int64_t kMaxPanels = kBlockTokens / kLanes;
 constexpr int64_t kChunkRows = 192;
 constexpr int64_t kGroupRows = kRowUnit;       // rows decoded at a time
 constexpr int64_t kDepth = 512;                // columns decoded at a time: a multiple of every block size
+constexpr int64_t kTileDepth = 256;            // columns summed up at a time: see multiply_tile
 constexpr int64_t kWeightPitch = kDepth + 16;  // keeps a tile's rows apart in L1
-constexpr int64_t kPanelBytes =
-    64 << 10;                        // of a panel that a tile runs through before its sums go back to L2
-constexpr int64_t kPackDepth = 512;  // columns of one panel that one chunk packs
+constexpr int64_t kPackDepth = 512;            // columns of one panel that one chunk packs
 
 static_assert(kChunkRows % kRowUnit == 0 && kChunkRows % kLanes == 0);
 
@@ -79,9 +79,9 @@ void pack_block(const Context& context, const LinearProblem& p, const TokenBlock
 // A thread's memory for one chunk.
 struct Workspace {
   float weights[kGroupRows * kWeightPitch];
-  float
-      sums[kChunkRows * kBlockTokens];  // panel p is [kChunkRows, width(p)] at start[p] * kLanes * kChunkRows
-  float lines[kLanes * kChunkRows];     // finished sums, a line per token
+  // Panel p is [kChunkRows, width(p)] at start[p] * kLanes * kChunkRows.
+  float sums[kChunkRows * kBlockTokens];
+  float lines[kLanes * kChunkRows];  // finished sums, a line per token
 };
 
 // A group of rows at columns [col, col + depth), as floats.
@@ -94,7 +94,6 @@ struct WeightTile {
 
 template <int T>
 void multiply_panel(float* sums, const WeightTile& w, const float* tokens, Ahead& ahead) {
-  constexpr int64_t kTileDepth = kPanelBytes / (T * kLanes * 4);
   for (int64_t k = 0; k < w.depth; k += kTileDepth)
     for (int64_t r = 0; r < w.rows; r += kTileRows[T])
       multiply_tile<T>(sums + r * T * kLanes, w.data + r * w.pitch + k, w.pitch, tokens + k * T * kLanes,
@@ -180,8 +179,8 @@ void multiply_chunk(const LinearProblem& p, const TokenBlock& block, Workspace& 
     }
 }
 
-// Rows of a chunk: enough chunks to keep the threads level, enough rows to make a panel's trip to L1 worth
-// it.
+// Rows of a chunk: enough chunks to keep the threads level, enough rows to make the trip of x through the
+// caches worth it.
 int64_t chunk_rows(int64_t n, int threads) {
   if (threads == 1) return kChunkRows;
   const int64_t rows = ceil_div(ceil_div(n, int64_t{8} * threads), kRowUnit) * kRowUnit;

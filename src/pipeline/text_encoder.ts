@@ -20,65 +20,14 @@ import {
   parsePrompt,
   tokenizePromptAsync,
   type ChunkLayout,
-  type ClipFlavour,
   type EncoderFamily,
-  type PromptDialect,
-  type T5Length,
   type TokenChunk,
   type TokenizedPrompt,
   type Tokenizer,
 } from '../text/index.js';
 import { EncodeJob, type EncodeProgress } from './encode_job.js';
+import { PRECISIONS, type EncodeOptions, type Encoding, type LoadOptions } from './encoder_types.js';
 import { concatenate, emptyRows, joinRows, passes, type EncodedRow, type Pass } from './token_rows.js';
-
-/** `auto` is `fp32` on the CPU: exact, and faster there than other programs' quantised kernels. */
-export type Precision = 'auto' | OpPrecision;
-export const PRECISIONS: readonly Precision[] = ['auto', 'fp32', 'int8'];
-
-export interface LoadOptions {
-  /** Where to run; without it the encoder opens a CPU device of its own and closes it when disposed. */
-  device?: Device | undefined;
-  /** CPU threads of its own device. */
-  threads?: number | undefined;
-  /** Which network, where the file holds several. */
-  slot?: Slot | undefined;
-  precision?: Precision | undefined;
-  /** Keys of Hugging Face's config.json that the file does not tell. */
-  config?: Readonly<Record<string, unknown>> | undefined;
-  /** T5: a spiece.model or tokenizer.json, or a folder with one. */
-  t5Tokenizer?: string | undefined;
-  /** CLIP: whose cleaning of the prompt to follow. */
-  clipFlavour?: ClipFlavour | undefined;
-}
-
-export interface EncodeOptions {
-  signal?: AbortSignal | undefined;
-  /** How `(word:1.2)` is read; default `plain`: not at all. */
-  dialect?: PromptDialect | undefined;
-  /** Padding, length, truncation, chunks; defaults of the family (chunkLayout). */
-  layout?: (Partial<ChunkLayout> & { t5Length?: T5Length }) | undefined;
-  /** 1 (default): the last layer's state; 2: the one before, and so on. */
-  clipSkip?: number | undefined;
-  /** `final` (default): after the final norm; `none`: as the layer left it (SDXL, SD3). */
-  norm?: 'final' | 'none' | undefined;
-  /** Further raw hidden states to return, 0 = the embedding. */
-  hiddenStates?: 'all' | readonly number[] | undefined;
-}
-
-/** One prompt's embeddings, F32. */
-export interface Encoding {
-  readonly prompt: TokenizedPrompt;
-  readonly tokens: number;
-  readonly width: number;
-  /** [tokens, width]: the conditioning, prompt weights applied; chunks one after another */
-  readonly hidden: Float32Array;
-  /** [width]: CLIP's, at the first end-of-text of the first chunk */
-  readonly pooled?: Float32Array | undefined;
-  /** [projection]: the same, projected, where the file has a projection */
-  readonly projected?: Float32Array | undefined;
-  /** The layers asked for, each [tokens, width], before final norm and weights */
-  readonly hiddenStates: ReadonlyMap<number, Float32Array>;
-}
 
 /** Token families of slots: what pads and chunks a prompt. */
 const FAMILIES: Partial<Record<Slot, EncoderFamily>> = {
@@ -185,6 +134,11 @@ export class TextEncoder implements AsyncDisposable {
   encode(prompts: string | readonly string[], options: EncodeOptions = {}): EncodeJob<Encoding | Encoding[]> {
     return new EncodeJob<Encoding | Encoding[]>(async (report) => {
       const list = typeof prompts === 'string' ? [prompts] : prompts;
+      if (!Array.isArray(list) || list.some((prompt) => typeof prompt !== 'string'))
+        throw new KotobaError(
+          'ERR_ARGUMENT',
+          'encode: expected a prompt or a list of prompts, all of them text',
+        );
       const encodings = await this.#encode(list, options, report);
       return typeof prompts === 'string' ? encodings[0]! : encodings;
     });
@@ -232,6 +186,14 @@ export class TextEncoder implements AsyncDisposable {
       options.hiddenStates === 'all'
         ? Array.from({ length: depth + 1 }, (_, i) => i)
         : (options.hiddenStates ?? []);
+    const absent = extra.find((i) => !Number.isInteger(i) || i < 0 || i > depth);
+    if (absent !== undefined)
+      throw new KotobaError(
+        'ERR_ARGUMENT',
+        `hiddenStates: expected numbers from 0 to ${depth}, got ${absent}`,
+      );
+    if (!['final', 'none', undefined].includes(options.norm))
+      throw new KotobaError('ERR_ARGUMENT', `norm: expected final or none, got "${options.norm}"`);
     const out = await this.encodeTokens(
       { ids: pass.ids, batch: pass.rows.length },
       {

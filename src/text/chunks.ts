@@ -82,6 +82,11 @@ export function chunkLayout(
   overrides: Partial<ChunkLayout> & { t5Length?: T5Length } = {},
 ): ChunkLayout {
   const { t5Length, ...rest } = overrides;
+  if (t5Length !== undefined && !Object.hasOwn(T5_LENGTHS, t5Length))
+    throw new KotobaError(
+      'ERR_ARGUMENT',
+      `t5Length: expected one of ${Object.keys(T5_LENGTHS).join(', ')}, got "${String(t5Length)}"`,
+    );
   const lengths = t5Length ? { minLength: T5_LENGTHS[t5Length][0], maxLength: T5_LENGTHS[t5Length][1] } : {};
   return { ...FAMILY_LAYOUTS[family], ...lengths, ...rest };
 }
@@ -158,17 +163,29 @@ function groupOf(
   return ids.map((id, i) => ({ id, piece: pieces[i]!, weight: segment[1] }));
 }
 
-function layOut(tokenizer: Tokenizer, groups: readonly TokenGroup[], layout: ChunkLayout): TokenizedPrompt {
-  const framing = tokenizer.bosId === null ? 1 : 2;
-  const capacity = layout.maxLength - framing;
-  const wholeNumbers =
-    Number.isInteger(layout.minLength) && (Number.isInteger(capacity) || capacity === Infinity);
-  if (!wholeNumbers || capacity < 1 || layout.minLength > layout.maxLength) {
+/** Far beyond what any encoder is padded to; a slip of the keyboard must not fill the memory. */
+const MOST_PADDED = 1 << 20;
+
+function checkLayout({ minLength, maxLength, overflow, rules }: ChunkLayout, framing: number): void {
+  const capacity = maxLength - framing;
+  const wholeNumbers = Number.isInteger(minLength) && (Number.isInteger(capacity) || capacity === Infinity);
+  if (!wholeNumbers || capacity < 1 || minLength > maxLength || minLength > MOST_PADDED) {
     throw new KotobaError(
       'ERR_ARGUMENT',
-      `chunk lengths: expected whole numbers, room for a token and minimum ≤ maximum but received ${layout.minLength} to ${layout.maxLength}`,
+      `chunk lengths: expected whole numbers, room for a token, minimum ≤ maximum and at most ${MOST_PADDED} to be ` +
+        `padded to, but received ${minLength} to ${maxLength}`,
     );
   }
+  if (!['error', 'truncate', 'chunk'].includes(overflow))
+    throw new KotobaError('ERR_ARGUMENT', `overflow: expected error, truncate or chunk, got "${overflow}"`);
+  if (!['a1111', 'comfyui'].includes(rules))
+    throw new KotobaError('ERR_ARGUMENT', `rules: expected a1111 or comfyui, got "${rules}"`);
+}
+
+function layOut(tokenizer: Tokenizer, groups: readonly TokenGroup[], layout: ChunkLayout): TokenizedPrompt {
+  const framing = tokenizer.bosId === null ? 1 : 2;
+  checkLayout(layout, framing);
+  const capacity = layout.maxLength - framing;
   const cut: WeightedToken[] = [];
   const rows =
     layout.overflow === 'chunk'

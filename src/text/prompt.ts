@@ -1,4 +1,5 @@
 // A prompt as weighted texts: the common form of both emphasis dialects, and of none.
+import { KotobaError } from '../errors.js';
 import { parseA1111Prompt } from './prompt_a1111.js';
 import { parseComfyuiPrompt } from './prompt_comfyui.js';
 
@@ -20,10 +21,15 @@ export function isBreak([text, weight]: WeightedText): boolean {
   return text === BREAK[0] && weight === BREAK[1];
 }
 
-/** @throws ERR_ARGUMENT for a weight that is no finite number, e.g. `(x:1.2.3)` in a1111 */
+/** @throws ERR_ARGUMENT for a weight that is no finite number, e.g. `(x:1.2.3)` in a1111, or an unknown dialect */
 export function parsePrompt(prompt: string, dialect: PromptDialect): WeightedText[] {
   if (dialect === 'a1111') return parseA1111Prompt(prompt);
   if (dialect === 'comfyui') return parseComfyuiPrompt(prompt);
+  if (dialect !== 'plain')
+    throw new KotobaError(
+      'ERR_ARGUMENT',
+      `dialect: expected a1111, comfyui or plain, got "${String(dialect)}"`,
+    );
   return [[prompt, 1]];
 }
 

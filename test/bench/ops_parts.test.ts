@@ -11,7 +11,7 @@ test('a NaN, an infinity or a missing element fails every bound', () => {
   const expected = [1, 2, 3];
   expect(relativeError([1, 2, 3], expected)).toBe(0);
   expect(relativeError([1, 2, 4], expected)).toBeCloseTo(1 / Math.sqrt(14), 12);
-  for (const got of [[NaN, 2, 3], [1, Infinity, 3], [1, 2], []]) {
+  for (const got of [[NaN, 2, 3], [1, Infinity, 3], [1, 2], [1, 2, 3, 4], []]) {
     const error = relativeError(got, expected);
     expect(isWrong({ side: 'x', error, bound: 1e9 }), String(got)).toBe(true);
   }

@@ -92,20 +92,43 @@ describe.each(supported)('%s', (instructions) => {
     expect(relativeL2(await out.read(), expected)).toBeLessThan(BOUND);
   });
 
-  test('the largest codes of either sign do not saturate', async () => {
-    const [n, k] = [35, 64];
-    const w = Float32Array.from({ length: n * k }, (_, i) => (Math.floor(i / k) % 2 ? -127 : 127));
-    using weight = device.from(w, [n, k]);
-    using xt = device.from(
-      Float32Array.from({ length: 2 * k }, (_, i) => (i < k ? 127 : -127)),
-      [2, k],
+  /** Blocks of all ones, whose F16 scales (at these offsets) are 1: the largest codes there are. */
+  const LARGEST = [
+    { type: 'Q4_0', weights: 32, bytes: 18, scales: [0] },
+    { type: 'Q4_1', weights: 32, bytes: 20, scales: [0, 2] },
+    { type: 'Q5_0', weights: 32, bytes: 22, scales: [0] },
+    { type: 'Q5_1', weights: 32, bytes: 24, scales: [0, 2] },
+    { type: 'Q8_0', weights: 32, bytes: 34, scales: [0], fill: 0x7f },
+    { type: 'Q8_0', weights: 32, bytes: 34, scales: [0], fill: 0x80 },
+    { type: 'IQ4_NL', weights: 32, bytes: 18, scales: [0] },
+    { type: 'Q2_K', weights: 256, bytes: 84, scales: [80, 82] },
+    { type: 'Q3_K', weights: 256, bytes: 110, scales: [108] },
+    { type: 'Q4_K', weights: 256, bytes: 144, scales: [0, 2] },
+    { type: 'Q5_K', weights: 256, bytes: 176, scales: [0, 2] },
+    { type: 'Q6_K', weights: 256, bytes: 210, scales: [208] },
+  ];
+
+  test.each(LARGEST)('the largest codes do not overflow: $type $fill', async (block) => {
+    const [m, n, k] = [3, 35, 512];
+    const bytes = new Uint8Array(((n * k) / block.weights) * block.bytes).fill(block.fill ?? 0xff);
+    for (let b = 0; b < bytes.length; b += block.bytes)
+      for (const at of block.scales) bytes.set([0x00, 0x3c], b + at);
+    using weight = device.empty(block.type, [n, k]);
+    device.native.upload(weight.native, bytes);
+    using decoded = ops.decode(weight);
+    const x = Float32Array.from(
+      { length: m * k },
+      (_, i) => [1, -1, i % 32 < 16 ? 1 : -1][Math.floor(i / k)]!,
     );
+    using xt = device.from(x, [m, k]);
     using out = ops.linear(xt, { weight });
-    const expected = Array.from(
-      { length: 2 * n },
-      (_, i) => 127 * 127 * k * ((i % n) % 2 === (i < n ? 0 : 1) ? 1 : -1),
-    );
-    expect(relativeL2(await out.read(), expected)).toBeLessThan(BOUND);
+    const got = await out.read();
+    const expected = matmul(quantised(x, k), await decoded.read(), m, n, k);
+    const rows = [0, 1].map((r) => [got, expected].map((v) => v.slice(r * n, (r + 1) * n)));
+    for (const [a, b] of rows) expect(relativeL2(a!, b!)).toBeLessThan(BOUND);
+    // The third row sums to zero, so that only the size of its terms bounds its error.
+    const terms = Math.abs(expected[0]!);
+    for (let i = 2 * n; i < 3 * n; i++) expect(Math.abs(got[i]! - expected[i]!)).toBeLessThan(BOUND * terms);
   });
 
   test.each(['Q8_0', 'Q4_K', 'Q6_K', 'Q2_K'])('%s: a row has the same bits in any batch', async (type) => {

@@ -1,0 +1,54 @@
+/** What callers give a TextEncoder and get from it. */
+import type { Slot } from '../formats/index.js';
+import type { Device } from '../runtime/device.js';
+import type { OpPrecision } from '../runtime/ops.js';
+import type { ChunkLayout, ClipFlavour, PromptDialect, T5Length, TokenizedPrompt } from '../text/index.js';
+
+/** `auto` is `fp32` on the CPU: exact, and faster there than other programs' quantised kernels. */
+export type Precision = 'auto' | OpPrecision;
+export const PRECISIONS: readonly Precision[] = ['auto', 'fp32', 'int8'];
+
+export interface LoadOptions {
+  /** Where to run; without it the encoder opens a CPU device of its own and closes it when disposed. */
+  device?: Device | undefined;
+  /** CPU threads of its own device. */
+  threads?: number | undefined;
+  /** Which network, where the file holds several. */
+  slot?: Slot | undefined;
+  precision?: Precision | undefined;
+  /** Keys of Hugging Face's config.json that the file does not tell. */
+  config?: Readonly<Record<string, unknown>> | undefined;
+  /** T5: a spiece.model or tokenizer.json, or a folder with one. */
+  t5Tokenizer?: string | undefined;
+  /** CLIP: whose cleaning of the prompt to follow. */
+  clipFlavour?: ClipFlavour | undefined;
+}
+
+export interface EncodeOptions {
+  signal?: AbortSignal | undefined;
+  /** How `(word:1.2)` is read; default `plain`: not at all. */
+  dialect?: PromptDialect | undefined;
+  /** Padding, length, truncation, chunks; defaults of the family (chunkLayout). */
+  layout?: (Partial<ChunkLayout> & { t5Length?: T5Length }) | undefined;
+  /** 1 (default): the last layer's state; 2: the one before, and so on. */
+  clipSkip?: number | undefined;
+  /** `final` (default): after the final norm; `none`: as the layer left it (SDXL, SD3). */
+  norm?: 'final' | 'none' | undefined;
+  /** Further raw hidden states to return, 0 = the embedding. */
+  hiddenStates?: 'all' | readonly number[] | undefined;
+}
+
+/** One prompt's embeddings, F32. */
+export interface Encoding {
+  readonly prompt: TokenizedPrompt;
+  readonly tokens: number;
+  readonly width: number;
+  /** [tokens, width]: the conditioning, prompt weights applied; chunks one after another */
+  readonly hidden: Float32Array;
+  /** [width]: CLIP's, at the first end-of-text of the first chunk */
+  readonly pooled?: Float32Array | undefined;
+  /** [projection]: the same, projected, where the file has a projection */
+  readonly projected?: Float32Array | undefined;
+  /** The layers asked for, each [tokens, width], before final norm and weights */
+  readonly hiddenStates: ReadonlyMap<number, Float32Array>;
+}
