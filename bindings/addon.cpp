@@ -24,7 +24,8 @@ struct Bound<method, check> {
       CallArgs args{info.Env(), state.get(), {}};
       auto values = [&]<size_t... I>(std::index_sequence<I...>) {
         return std::tuple<std::decay_t<Args>...>{from_js(args, info[1 + I], Tag<std::decay_t<Args>>{})...};
-      }(std::index_sequence_for<Args...>{});
+      }
+      (std::index_sequence_for<Args...>{});
       std::apply(check, values);
       state->queue->enqueue([values = std::move(values), keep = std::move(args.keep)](Backend& backend) {
         std::apply([&](const auto&... value) { (backend.*method)(value...); }, values);
@@ -65,5 +66,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
 }  // namespace
 }  // namespace kotoba::bindings
 
-static Napi::Object init_addon(Napi::Env env, Napi::Object exports) { return kotoba::bindings::init(env, exports); }
+static Napi::Object init_addon(Napi::Env env, Napi::Object exports) {
+  return kotoba::bindings::init(env, exports);
+}
 NODE_API_MODULE(kotoba, init_addon)

@@ -1,4 +1,5 @@
-// State per JS environment (worker threads load the addon too), and the way native failures become KotobaErrors.
+// State per JS environment (worker threads load the addon too), and the way native failures become
+// KotobaErrors.
 #pragma once
 
 #include <napi.h>

@@ -27,16 +27,16 @@ std::shared_ptr<Backend> open_backend(const Napi::Object& options) {
 }  // namespace
 
 Napi::Function DeviceObject::init(Napi::Env env) {
-  return DefineClass(env, "NativeDevice",
-                     {InstanceMethod<&DeviceObject::describe>("describe"),
-                      InstanceMethod<&DeviceObject::allocate>("allocate"),
-                      InstanceMethod<&DeviceObject::weight>("weight"), InstanceMethod<&DeviceObject::upload>("upload"),
-                      InstanceMethod<&DeviceObject::read>("read"), InstanceMethod<&DeviceObject::reached>("reached"),
-                      InstanceMethod<&DeviceObject::flush>("flush"), InstanceMethod<&DeviceObject::cancel>("cancel"),
-                      InstanceMethod<&DeviceObject::trim>("trim"),
-                      InstanceMethod<&DeviceObject::begin_capture>("beginCapture"),
-                      InstanceMethod<&DeviceObject::end_capture>("endCapture"),
-                      InstanceMethod<&DeviceObject::replay>("replay"), InstanceMethod<&DeviceObject::close>("close")});
+  return DefineClass(
+      env, "NativeDevice",
+      {InstanceMethod<&DeviceObject::describe>("describe"),
+       InstanceMethod<&DeviceObject::allocate>("allocate"), InstanceMethod<&DeviceObject::weight>("weight"),
+       InstanceMethod<&DeviceObject::upload>("upload"), InstanceMethod<&DeviceObject::read>("read"),
+       InstanceMethod<&DeviceObject::reached>("reached"), InstanceMethod<&DeviceObject::flush>("flush"),
+       InstanceMethod<&DeviceObject::cancel>("cancel"), InstanceMethod<&DeviceObject::trim>("trim"),
+       InstanceMethod<&DeviceObject::begin_capture>("beginCapture"),
+       InstanceMethod<&DeviceObject::end_capture>("endCapture"),
+       InstanceMethod<&DeviceObject::replay>("replay"), InstanceMethod<&DeviceObject::close>("close")});
 }
 
 DeviceObject::DeviceObject(const Napi::CallbackInfo& info)
@@ -54,7 +54,8 @@ DeviceObject::DeviceObject(const Napi::CallbackInfo& info)
     const auto complete = [mailbox = mailbox_](uint64_t id, std::exception_ptr failure) {
       std::lock_guard lock(mailbox->mutex);
       mailbox->done.push_back({id, std::move(failure)});
-      if (mailbox->done.size() == 1) napi_call_threadsafe_function(mailbox->wake, nullptr, napi_tsfn_nonblocking);
+      if (mailbox->done.size() == 1)
+        napi_call_threadsafe_function(mailbox->wake, nullptr, napi_tsfn_nonblocking);
     };
     state_->queue = std::make_unique<CommandQueue>(state_->backend, complete);
     napi_add_env_cleanup_hook(env, &DeviceObject::on_environment_exit, this);
@@ -123,7 +124,8 @@ void DeviceObject::settle() {
     if (one.failure)
       pending.deferred.Reject(to_js_error(env, one.failure));
     else
-      pending.deferred.Resolve(pending.buffer.IsEmpty() ? env.Undefined() : Napi::Value(pending.buffer.Value()));
+      pending.deferred.Resolve(pending.buffer.IsEmpty() ? env.Undefined()
+                                                        : Napi::Value(pending.buffer.Value()));
   }
   if (!done.empty() && pending_.empty() && !state_->queue->closed()) {
     napi_unref_threadsafe_function(env, mailbox_->wake);
@@ -150,7 +152,8 @@ Napi::Value DeviceObject::allocate(const Napi::CallbackInfo& info) {
     TensorView view = dense_view_from_js(info[0], info[1]);
     BlockPtr block = state_->pool.acquire(dtype_bytes(view.dtype, view.elements()));
     view.data = block->data;
-    return TensorObject::create(info.Env(), std::make_shared<Allocation>(state_, std::move(block), true), view);
+    return TensorObject::create(info.Env(), std::make_shared<Allocation>(state_, std::move(block), true),
+                                view);
   });
 }
 
@@ -163,11 +166,12 @@ Napi::Value DeviceObject::weight(const Napi::CallbackInfo& info) {
     const int64_t offset = integer_from_js(info[1], "weight: offset", 0, int64_t{1} << 53);
     const int64_t bytes = dtype_bytes(view.dtype, view.elements());
     if (offset > file->size() || bytes > file->size() - offset)
-      throw Error("ERR_FILE_READ", detail::join(file->path(), ": expected ", bytes, " bytes at offset ", offset,
-                                                ", but the file ends at ", file->size()));
+      throw Error("ERR_FILE_READ", detail::join(file->path(), ": expected ", bytes, " bytes at offset ",
+                                                offset, ", but the file ends at ", file->size()));
     BlockPtr block = state_->backend->adopt(file, offset, bytes);
     view.data = block->data;
-    return TensorObject::create(info.Env(), std::make_shared<Allocation>(state_, std::move(block), false), view);
+    return TensorObject::create(info.Env(), std::make_shared<Allocation>(state_, std::move(block), false),
+                                view);
   });
 }
 
@@ -182,8 +186,9 @@ void DeviceObject::upload(const Napi::CallbackInfo& info) {
     const size_t bytes = static_cast<size_t>(dtype_bytes(out.dtype, out.elements()));
     require(source.ByteLength() == bytes, "upload: expected ", bytes, " bytes, got ", source.ByteLength());
     const auto* data = static_cast<const std::byte*>(source.ArrayBuffer().Data()) + source.ByteOffset();
-    state_->queue->enqueue([out, host = std::vector<std::byte>(data, data + bytes), keep = std::move(args.keep)](
-                               Backend& backend) { backend.upload(out, host.data()); });
+    state_->queue->enqueue(
+        [out, host = std::vector<std::byte>(data, data + bytes),
+         keep = std::move(args.keep)](Backend& backend) { backend.upload(out, host.data()); });
   });
 }
 
@@ -249,7 +254,8 @@ Napi::Value DeviceObject::end_capture(const Napi::CallbackInfo& info) {
     using Recording = std::shared_ptr<Backend::Recording>;
     auto* recording = new Recording(from(info.This()).state_->queue->end_capture());
     state_->pool.end_capture();
-    auto external = Napi::External<Recording>::New(info.Env(), recording, [](Napi::BasicEnv, Recording* r) { delete r; });
+    auto external =
+        Napi::External<Recording>::New(info.Env(), recording, [](Napi::BasicEnv, Recording* r) { delete r; });
     external.TypeTag(&kRecordingTag);
     return external;
   });

@@ -1,5 +1,5 @@
-// JS `Device`: one backend, its queue and pool. Promises of this environment are settled on its own thread through
-// one thread-safe function, which keeps the process alive only while something is awaited.
+// JS `Device`: one backend, its queue and pool. Promises of this environment are settled on its own thread
+// through one thread-safe function, which keeps the process alive only while something is awaited.
 #pragma once
 
 #include <napi.h>

@@ -17,14 +17,15 @@ struct DeviceState {
   explicit DeviceState(std::shared_ptr<Backend> b) : backend(b), pool(std::move(b)) {}
 };
 
-// Pool memory as long as JS handles (a tensor and its views) refer to it. Queued commands hold only the block:
-// the pool is stream-ordered, so the memory may be handed out again while they wait.
+// Pool memory as long as JS handles (a tensor and its views) refer to it. Queued commands hold only the
+// block: the pool is stream-ordered, so the memory may be handed out again while they wait.
 struct Allocation {
   std::shared_ptr<DeviceState> state;
   BlockPtr block;
   bool pooled;
 
-  Allocation(std::shared_ptr<DeviceState> s, BlockPtr b, bool p) : state(std::move(s)), block(std::move(b)), pooled(p) {}
+  Allocation(std::shared_ptr<DeviceState> s, BlockPtr b, bool p)
+      : state(std::move(s)), block(std::move(b)), pooled(p) {}
   Allocation(const Allocation&) = delete;
   Allocation& operator=(const Allocation&) = delete;
   ~Allocation() {

@@ -42,8 +42,8 @@ TensorView dense_view_from_js(Napi::Value dtype, Napi::Value shape) {
   const auto dims = shape.As<Napi::Array>();
   TensorView view;
   view.dtype = dtype_from_js(dtype);
-  require(dims.Length() <= TensorView::kMaxRank, "tensor: at most ", TensorView::kMaxRank, " dimensions, got ",
-          dims.Length());
+  require(dims.Length() <= TensorView::kMaxRank, "tensor: at most ", TensorView::kMaxRank,
+          " dimensions, got ", dims.Length());
   view.rank = static_cast<int>(dims.Length());
   int64_t elements = 1;
   for (int i = 0; i < view.rank; ++i) {
@@ -52,8 +52,8 @@ TensorView dense_view_from_js(Napi::Value dtype, Napi::Value shape) {
     elements *= view.shape[i];
   }
   view.row_stride = view.cols();
-  require(view.cols() % info(view.dtype).block == 0, "tensor: ", info(view.dtype).name, " needs rows of whole ",
-          info(view.dtype).block, "-weight blocks, got ", view.cols(), " columns");
+  require(view.cols() % info(view.dtype).block == 0, "tensor: ", info(view.dtype).name,
+          " needs rows of whole ", info(view.dtype).block, "-weight blocks, got ", view.cols(), " columns");
   return view;
 }
 

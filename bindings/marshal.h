@@ -31,7 +31,8 @@ std::string from_js(CallArgs& args, Napi::Value value, Tag<std::string>);
 
 DType dtype_from_js(Napi::Value value);
 int64_t integer_from_js(Napi::Value value, const char* what, int64_t minimum, int64_t maximum);
-// Dense view without data: at most kMaxRank dimensions, whole blocks in the last one, sizes that cannot overflow.
+// Dense view without data: at most kMaxRank dimensions, whole blocks in the last one, sizes that cannot
+// overflow.
 TensorView dense_view_from_js(Napi::Value dtype, Napi::Value shape);
 
 }  // namespace kotoba::bindings

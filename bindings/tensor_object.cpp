@@ -17,10 +17,10 @@ void require_tag(Napi::Value value, const napi_type_tag& tag, const char* what) 
 }  // namespace
 
 Napi::Function TensorObject::init(Napi::Env env) {
-  return DefineClass(env, "NativeTensor",
-                     {InstanceMethod<&TensorObject::rows>("rows"), InstanceMethod<&TensorObject::columns>("columns"),
-                      InstanceMethod<&TensorObject::reshape>("reshape"),
-                      InstanceMethod<&TensorObject::dispose>("dispose")});
+  return DefineClass(
+      env, "NativeTensor",
+      {InstanceMethod<&TensorObject::rows>("rows"), InstanceMethod<&TensorObject::columns>("columns"),
+       InstanceMethod<&TensorObject::reshape>("reshape"), InstanceMethod<&TensorObject::dispose>("dispose")});
 }
 
 TensorObject::TensorObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TensorObject>(info) {
@@ -29,7 +29,8 @@ TensorObject::TensorObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Te
 
 TensorObject::~TensorObject() { release(Env()); }
 
-Napi::Object TensorObject::create(Napi::Env env, std::shared_ptr<Allocation> allocation, const TensorView& view) {
+Napi::Object TensorObject::create(Napi::Env env, std::shared_ptr<Allocation> allocation,
+                                  const TensorView& view) {
   const Napi::Object object = env.GetInstanceData<AddonData>()->tensor_class.New({});
   TensorObject& tensor = *Unwrap(object);
   if (allocation->pooled && allocation.use_count() == 1) {
@@ -77,7 +78,8 @@ Napi::Value TensorObject::rows(const Napi::CallbackInfo& info) {
 Napi::Value TensorObject::columns(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
     from(info.This());
-    require(view_.rank >= 2 && kotoba::info(view_.dtype).block == 1, "tensor: columns need a matrix of a plain dtype");
+    require(view_.rank >= 2 && kotoba::info(view_.dtype).block == 1,
+            "tensor: columns need a matrix of a plain dtype");
     const int64_t start = integer_from_js(info[0], "tensor: first column", 0, view_.cols());
     const int64_t end = integer_from_js(info[1], "tensor: end column", start, view_.cols());
     TensorView view = view_;
@@ -91,7 +93,8 @@ Napi::Value TensorObject::reshape(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&]() -> Napi::Value {
     from(info.This());
     require(view_.dense(), "tensor: only dense tensors can be reshaped");
-    TensorView view = dense_view_from_js(Napi::String::New(info.Env(), kotoba::info(view_.dtype).name), info[0]);
+    TensorView view =
+        dense_view_from_js(Napi::String::New(info.Env(), kotoba::info(view_.dtype).name), info[0]);
     require(view.elements() == view_.elements(), "tensor: reshape of ", view_.elements(), " elements into ",
             view.elements());
     view.data = view_.data;

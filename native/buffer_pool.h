@@ -21,8 +21,8 @@ class BufferPool {
   void trim(int64_t keep);  // drops free blocks until at most `keep` bytes are cached
   int64_t cached() const { return cached_; }
 
-  // While a capture runs, released blocks serve only later commands of the same capture; afterwards they belong
-  // to the recording, whose commands keep them alive: nothing else may reuse what a replay will write.
+  // While a capture runs, released blocks serve only later commands of the same capture; afterwards they
+  // belong to the recording, whose commands keep them alive: nothing else may reuse what a replay will write.
   void begin_capture() { capturing_ = true; }
   void end_capture();
 

@@ -58,7 +58,8 @@ void CommandQueue::submit() {
 void CommandQueue::cancel() {
   if (!open_.empty()) submit();
   // An idle queue has nothing to cancel, and the flag must not hit the next job.
-  if (executed_count_.load(std::memory_order_acquire) == submitted_count_.load(std::memory_order_acquire)) return;
+  if (executed_count_.load(std::memory_order_acquire) == submitted_count_.load(std::memory_order_acquire))
+    return;
   cancel_requested_.store(true, std::memory_order_release);
   backend_->interrupt(true);
 }
@@ -91,7 +92,8 @@ std::shared_ptr<Backend::Recording> CommandQueue::end_capture() {
 bool CommandQueue::next_batch() {
   const uint64_t seen = executed_count_.load(std::memory_order_relaxed);
   const auto deadline = std::chrono::steady_clock::now() + kSpin;
-  while (submitted_count_.load(std::memory_order_acquire) == seen && std::chrono::steady_clock::now() < deadline)
+  while (submitted_count_.load(std::memory_order_acquire) == seen &&
+         std::chrono::steady_clock::now() < deadline)
     std::this_thread::yield();
   std::unique_lock lock(mutex_);
   wake_.wait(lock, [this] { return stopping_ || !submitted_.empty(); });

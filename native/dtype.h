@@ -7,6 +7,7 @@
 namespace kotoba {
 
 // name, weights per block, bytes per block. Names are those of safetensors and ggml; the order is internal.
+// clang-format off
 #define KOTOBA_DTYPES(X)                                                                                  \
   X(F32, 1, 4)                                                                                            \
   X(F16, 1, 2) X(BF16, 1, 2) X(F64, 1, 8) X(F8_E4M3, 1, 1) X(F8_E5M2, 1, 1) X(I64, 1, 8) X(I32, 1, 4)     \
@@ -17,6 +18,7 @@ namespace kotoba {
                       X(IQ1_S, 256, 50) X(IQ4_NL, 32, 18) X(IQ3_S, 256, 110) X(IQ2_S, 256, 82)            \
                           X(IQ4_XS, 256, 136) X(IQ1_M, 256, 56) X(TQ1_0, 256, 54) X(TQ2_0, 256, 66)       \
                               X(MXFP4, 32, 17) X(NVFP4, 64, 36) X(Q1_0, 128, 18) X(Q2_0, 64, 18)
+// clang-format on
 
 enum class DType : uint8_t {
 #define X(name, block, bytes) name,

@@ -54,7 +54,8 @@ bool MappedFile::intact() const {
 void MappedFile::will_need(int64_t offset, int64_t bytes) const {
   const int64_t page = sysconf(_SC_PAGESIZE);
   const int64_t start = offset / page * page;
-  madvise(data_ + start, static_cast<size_t>(offset + bytes - start), MADV_WILLNEED);  // a hint: failure is fine
+  madvise(data_ + start, static_cast<size_t>(offset + bytes - start),
+          MADV_WILLNEED);  // a hint: failure is fine
 }
 
 }  // namespace kotoba

@@ -9,7 +9,8 @@
 namespace kotoba {
 namespace {
 
-constexpr int64_t kStep = int64_t{8} << 20;  // bytes asked for at once; the file may be let go between two steps
+constexpr int64_t kStep =
+    int64_t{8} << 20;  // bytes asked for at once; the file may be let go between two steps
 
 int64_t available_memory() {
   std::ifstream file("/proc/meminfo");
@@ -35,7 +36,9 @@ void prefetch(std::shared_ptr<MappedFile> file, std::vector<ByteRange> ranges) {
   for (const ByteRange& range : ranges) total += range.bytes;
   if (total > available_memory() / 2) return;
   try {
-    std::thread([weak = std::weak_ptr(file), ranges = std::move(ranges)] { read_ahead(weak, ranges); }).detach();
+    std::thread([weak = std::weak_ptr(file), ranges = std::move(ranges)] {
+      read_ahead(weak, ranges);
+    }).detach();
   } catch (const std::system_error&) {
     // No thread to be had: the pages are read when they are touched.
   }

@@ -54,7 +54,7 @@ function buildAddon(which: Sanitizer): string {
   if (which === 'none') return join(kRoot, 'build/Release/kotoba.node');
   const folder = join(kRoot, `build-${which}`);
   const run = (...args: string[]) => execFileSync('cmake', args, { stdio: ['ignore', 'inherit', 'inherit'] });
-  run('-S', kRoot, '-B', folder, '-G', 'Ninja', `-DKOTOBA_SANITIZE=${which}`);
+  run('-S', kRoot, '-B', folder, '-G', 'Ninja', `-DKOTOBA_SANITIZE=${which}`, '-DKOTOBA_EMULATE_AMX=ON');
   run('--build', folder);
   return join(folder, 'Release/kotoba.node');
 }

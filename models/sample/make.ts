@@ -16,7 +16,7 @@ function random(): number {
 }
 
 /** Signed values up to 0.23, a code being sign, 4 exponent and 3 fraction bits. */
-const randomCode = () => (random() % 2 << 7) | (random() % 0x28);
+const randomCode = () => ((random() % 2) << 7) | (random() % 0x28);
 
 const tensors = new Map<string, ArrayToWrite>();
 
@@ -39,7 +39,8 @@ add('text_model.embeddings.token_embedding.weight', [VOCABULARY, WIDTH], randomC
 add('text_model.embeddings.position_embedding.weight', [POSITIONS, WIDTH], randomCode);
 for (let i = 0; i < LAYERS; i++) {
   const at = `text_model.encoder.layers.${i}`;
-  for (const name of ['q_proj', 'k_proj', 'v_proj', 'out_proj']) linear(`${at}.self_attn.${name}`, WIDTH, WIDTH);
+  for (const name of ['q_proj', 'k_proj', 'v_proj', 'out_proj'])
+    linear(`${at}.self_attn.${name}`, WIDTH, WIDTH);
   norm(`${at}.layer_norm1`);
   norm(`${at}.layer_norm2`);
   linear(`${at}.mlp.fc1`, WIDE, WIDTH);

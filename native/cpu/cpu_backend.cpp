@@ -69,7 +69,8 @@ BlockPtr CpuBackend::adopt(std::shared_ptr<MappedFile> file, int64_t offset, int
 }
 
 void CpuBackend::upload(TensorView out, const std::byte* host) {
-  for_rows(out, [&](int64_t offset, std::byte* row, int64_t bytes) { std::memcpy(row, host + offset, bytes); });
+  for_rows(out,
+           [&](int64_t offset, std::byte* row, int64_t bytes) { std::memcpy(row, host + offset, bytes); });
 }
 
 void CpuBackend::download(std::byte* host, TensorView x) {

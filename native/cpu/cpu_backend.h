@@ -8,7 +8,8 @@ namespace kotoba::cpu {
 
 class CpuBackend final : public Backend {
  public:
-  // threads 0: KOTOBA_THREADS, else every core this process may use. instructions "": KOTOBA_ISA, else the best.
+  // threads 0: KOTOBA_THREADS, else every core this process may use. instructions "": KOTOBA_ISA, else the
+  // best.
   CpuBackend(int threads, std::string_view instructions);
 
   DeviceInfo info() const override;

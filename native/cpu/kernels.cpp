@@ -116,7 +116,8 @@ const Kernels& kernels(std::string_view name) {
     require(table->supported(), "instruction set: this CPU cannot run ", name);
     return *table;
   }
-  throw Error("ERR_ARGUMENT", detail::join("instruction set: expected one of ", names, ", got \"", name, "\""));
+  throw Error("ERR_ARGUMENT",
+              detail::join("instruction set: expected one of ", names, ", got \"", name, "\""));
 }
 
 const Kernels& kernels() {

@@ -1,8 +1,8 @@
 // The FP32 matmul: out [m, n] = epilogue(x [m, k] · w [n, k]ᵀ), w in any stored dtype.
 //
-// Tokens are taken in blocks of at most kBlockTokens. A block's x is first packed into panels [k][tokens in
-// lanes], shared by all threads. A chunk is then up to kChunkRows weight rows: kDepth columns of them at a
-// time are decoded for kGroupRows of them and multiplied with every panel; the sums stay in L2. The order of
+// First x is packed into panels [k][tokens in lanes], shared by all threads. A chunk is then up to kChunkRows
+// weight rows and a block of at most kBlockTokens tokens: kDepth columns of the weights at a time are decoded
+// for kGroupRows of them and multiplied with every panel of the block; the sums stay in L2. The order of
 // every sum is fixed by k alone, so results depend neither on the number of threads nor on which one took a
 // chunk.
 #include "linear_problem.h"
@@ -12,9 +12,9 @@
 namespace kotoba::cpu::KOTOBA_ISA {
 namespace {
 
-// Tokens packed at a time. With kChunkRows it bounds what should stay in L2: the sums, and kDepth columns of
-// x.
+// With kChunkRows this bounds what should stay in L2: the sums, and kDepth columns of x.
 constexpr int64_t kBlockTokens = 256;
+constexpr int64_t kPackedFloats = 6 << 20;  // of x packed at a time, if that is at least one block
 constexpr int64_t kMaxPanels = kBlockTokens / kLanes;
 constexpr int64_t kChunkRows = 192;
 constexpr int64_t kGroupRows = kRowUnit;       // rows decoded at a time
@@ -28,7 +28,13 @@ static_assert(kChunkRows % kRowUnit == 0 && kChunkRows % kLanes == 0);
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// A block of tokens, split into panels of 1 … kMaxVectors vectors, as even as can be.
+// Tokens [first, first + tokens) of x, packed. Blocks are equal but for the last.
+struct PackedTokens {
+  int64_t first, tokens, blocks, block_tokens;
+  float* data;  // block b at data + b * block_tokens * k
+};
+
+// A block of them, split into panels of 1 … kMaxVectors vectors, as even as can be.
 struct TokenBlock {
   int64_t first, tokens, panels;
   int64_t start[kMaxPanels + 1];  // in vectors
@@ -38,10 +44,16 @@ struct TokenBlock {
   int64_t width(int64_t p) const { return vectors(p) * kLanes; }
 };
 
-void split_block(TokenBlock& block) {
+TokenBlock token_block(const PackedTokens& x, int64_t index, int64_t k) {
+  const int64_t skipped = index * x.block_tokens;
+  TokenBlock block;
+  block.first = x.first + skipped;
+  block.tokens = smaller(x.block_tokens, x.tokens - skipped);
+  block.packed = x.data + skipped * k;
   const int64_t vectors = ceil_div(block.tokens, kLanes);
   block.panels = ceil_div(vectors, kMaxVectors);
   for (int64_t p = 0; p <= block.panels; ++p) block.start[p] = p * vectors / block.panels;
+  return block;
 }
 
 // Packs columns [col, col + count) of kLanes tokens from `token` of the block on; absent tokens are zeros.
@@ -64,15 +76,17 @@ void pack_vector(const LinearProblem& p, const TokenBlock& block, int64_t token,
   }
 }
 
-void pack_block(const Context& context, const LinearProblem& p, const TokenBlock& block) {
-  const int64_t pieces = ceil_div(p.k, kPackDepth);
-  context.pool->run(context.threads, block.panels * pieces, [&](int64_t chunk) {
+void pack_tokens(const Context& context, const LinearProblem& p, const PackedTokens& x) {
+  const int64_t pieces = ceil_div(p.k, kPackDepth), panels = token_block(x, 0, p.k).panels;
+  context.pool->run(context.threads, x.blocks * panels * pieces, [&](int64_t chunk) {
     if (is_cancelled(context)) return;
-    const int64_t panel = chunk / pieces, col = chunk % pieces * kPackDepth, width = block.width(panel);
-    float* dst = block.packed + block.start[panel] * kLanes * p.k + col * width;
+    const TokenBlock block = token_block(x, chunk / (panels * pieces), p.k);
+    const int64_t panel = chunk / pieces % panels, col = chunk % pieces * kPackDepth;
+    if (panel >= block.panels) return;  // of the last block
+    float* dst = block.packed + block.start[panel] * kLanes * p.k + col * block.width(panel);
     for (int64_t v = 0; v < block.vectors(panel); ++v)
       pack_vector(p, block, (block.start[panel] + v) * kLanes, col, smaller(kPackDepth, p.k - col),
-                  dst + v * kLanes, width);
+                  dst + v * kLanes, block.width(panel));
   });
 }
 
@@ -187,22 +201,27 @@ int64_t chunk_rows(int64_t n, int threads) {
   return smaller(rows, kChunkRows);
 }
 
-void linear_many_tokens(const Context& context, const LinearProblem& p, float* packed) {
-  const int64_t blocks = ceil_div(p.m, kBlockTokens);
-  const int64_t block_tokens = ceil_div(ceil_div(p.m, blocks), kLanes) * kLanes;
-  const int64_t rows = chunk_rows(p.n, context.threads);
-  for (int64_t first = 0; first < p.m; first += block_tokens) {
-    TokenBlock block{.first = first,
-                     .tokens = smaller(block_tokens, p.m - first),
-                     .panels = 0,
-                     .start = {},
-                     .packed = packed};
-    split_block(block);
-    pack_block(context, p, block);
-    context.pool->run(context.threads, ceil_div(p.n, rows), [&](int64_t chunk) {
+// The size of equal blocks, in whole vectors, and how many of them are packed at a time.
+PackedTokens plan_tokens(const LinearProblem& p) {
+  PackedTokens x{};
+  x.block_tokens = ceil_div(ceil_div(p.m, ceil_div(p.m, kBlockTokens)), kLanes) * kLanes;
+  const int64_t fitting = kPackedFloats / (x.block_tokens * p.k);
+  x.blocks = smaller(ceil_div(p.m, x.block_tokens), fitting < 1 ? 1 : fitting);
+  return x;
+}
+
+void linear_many_tokens(const Context& context, const LinearProblem& p, PackedTokens x) {
+  const int64_t rows = chunk_rows(p.n, context.threads), row_chunks = ceil_div(p.n, rows);
+  const int64_t packed_at_once = x.blocks * x.block_tokens;
+  for (x.first = 0; x.first < p.m; x.first += packed_at_once) {
+    x.tokens = smaller(packed_at_once, p.m - x.first);
+    x.blocks = ceil_div(x.tokens, x.block_tokens);
+    pack_tokens(context, p, x);
+    context.pool->run(context.threads, row_chunks * x.blocks, [&](int64_t chunk) {
       if (is_cancelled(context)) return;
       auto* work = static_cast<Workspace*>(scratch(Scratch::kThread, sizeof(Workspace)));
-      multiply_chunk(p, block, *work, chunk * rows, smaller(rows, p.n - chunk * rows));
+      const int64_t row = chunk % row_chunks * rows;
+      multiply_chunk(p, token_block(x, chunk / row_chunks, p.k), *work, row, smaller(rows, p.n - row));
     });
   }
 }
@@ -223,15 +242,15 @@ void linear_fp32(const Context& context, TensorView out, TensorView x, TensorVie
   p.w_dtype = w.dtype;
   p.decode = decode_fn(w.dtype);
   const bool few = p.m <= kFewTokens;
-  const int64_t padded_tokens = smaller(ceil_div(p.m, kLanes) * kLanes, kBlockTokens);
-  const int64_t packed_floats = few ? 0 : padded_tokens * p.k;
-  auto* buffer = static_cast<float*>(scratch(
+  PackedTokens packed = plan_tokens(p);
+  const int64_t packed_floats = few ? 0 : packed.blocks * packed.block_tokens * p.k;
+  packed.data = static_cast<float*>(scratch(
       Scratch::kOp, (packed_floats + row_epilogue_floats(p.n)) * static_cast<int64_t>(sizeof(float))));
-  p.epilogue = make_row_epilogue(out, epilogue, p.n, buffer + packed_floats);
+  p.epilogue = make_row_epilogue(out, epilogue, p.n, packed.data + packed_floats);
   if (few)
     linear_few_tokens(context, p);
   else
-    linear_many_tokens(context, p, buffer);
+    linear_many_tokens(context, p, packed);
 }
 
 }  // namespace kotoba::cpu::KOTOBA_ISA

@@ -28,8 +28,8 @@ void CpuBackend::embedding(TensorView out, TensorView table, TensorView ids, boo
   for (int64_t t = 0; t < ids.elements(); ++t) {
     const int32_t id = ids.as<int32_t>()[t];
     if (id < 0 || id >= table.rows())
-      throw Error("ERR_TOKEN_ID", detail::join("embedding: id ", id, " at position ", t, " is outside the table of ",
-                                               table.rows(), " rows"));
+      throw Error("ERR_TOKEN_ID", detail::join("embedding: id ", id, " at position ", t,
+                                               " is outside the table of ", table.rows(), " rows"));
     float* target = out.row<float>(t);
     kernels_.decode_row(table.dtype, table.row_bytes(id), accumulate ? row.data() : target, table.cols());
     for (size_t c = 0; c < row.size(); ++c) target[c] += row[c];
@@ -58,9 +58,10 @@ void CpuBackend::require_finite(TensorView x, std::string where) {
     const float* row = x.row<float>(r);
     const int64_t c = first_non_finite(row, x.cols());
     if (c >= 0)
-      throw Error("ERR_NON_FINITE", detail::join(where, ": ", row[c], " at row ", r, ", column ", c,
-                                                 "; expected finite values. The weights are damaged, or a narrower "
-                                                 "precision overflowed: try --precision fp32"));
+      throw Error("ERR_NON_FINITE",
+                  detail::join(where, ": ", row[c], " at row ", r, ", column ", c,
+                               "; expected finite values. The weights are damaged, or a narrower "
+                               "precision overflowed: try --precision fp32"));
   }
 }
 

@@ -22,7 +22,8 @@ function expand(words) {
 }
 
 function flags(isa) {
-  const own = new RegExp(`add_isa\\(${isa}( [^)]*)?\\)`).exec(cmake);
+  // The last one: what comes before it is a variant that an option turns on.
+  const own = [...cmake.matchAll(new RegExp(`add_isa\\(${isa}( [^)]*)?\\)`, 'g'))].at(-1);
   const common = /target_compile_options\(isa_\$\{name\} PRIVATE ([^)]*)\$\{ARGN\}\)/.exec(cmake);
   if (!own || !common) throw new Error(`CMakeLists.txt has no instruction set ${isa}`);
   return (common[1] + expand(own[1] ?? '')).trim();
@@ -32,7 +33,7 @@ const isIsa = (name) => name.endsWith('_isa.cpp');
 const answers = {
   sources: () => [...cpp('..'), ...cpp('../cpu'), ...cpp('../../bindings')].filter((name) => !isIsa(name)),
   'isa-sources': () => cpp('../cpu').filter(isIsa),
-  names: () => [...cmake.matchAll(/^ *add_isa\((\w+)/gm)].map((match) => match[1]),
+  names: () => [...new Set([...cmake.matchAll(/^ *add_isa\((\w+)/gm)].map((match) => match[1]))],
   flags: () => [flags(process.argv[3])],
 };
 console.log(answers[process.argv[2]]().join(' '));

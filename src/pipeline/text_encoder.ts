@@ -148,7 +148,14 @@ export class TextEncoder implements AsyncDisposable {
   async encodeTokens(tokens: TokenBatch, wanted?: Wanted, signal?: AbortSignal): Promise<EncodedTokens> {
     this.#checkTokens(tokens);
     const ops = new Ops(this.device, this.precision);
-    return await this.device.run(() => encodeTokens(ops, this.network, tokens, wanted), signal);
+    const job = async (): Promise<EncodedTokens> => {
+      try {
+        return await encodeTokens(ops, this.network, tokens, wanted);
+      } finally {
+        this.#weights.requireIntact(); // outranks what the missing bytes led to
+      }
+    };
+    return await this.device.run(job, signal);
   }
 
   async #encode(

@@ -10,12 +10,13 @@ export type DeviceName = 'cpu';
 
 /** CPU instruction sets, plainest first; the best one this CPU has is chosen unless one is asked for. */
 export const INSTRUCTION_SETS = ['plain', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'amx'] as const;
+export type InstructionSet = (typeof INSTRUCTION_SETS)[number];
 
 export interface DeviceOptions {
   /** CPU threads; default KOTOBA_THREADS, else every core this process may use. */
   threads?: number | undefined;
   /** Default KOTOBA_ISA, else the best. */
-  instructions?: (typeof INSTRUCTION_SETS)[number] | undefined;
+  instructions?: InstructionSet | undefined;
 }
 
 /** Freed activations kept for the next job, bytes: a CLIP encode fits; T5's hundreds of MiB go back. */

@@ -2,8 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { native } from '../../bindings/native.js';
-import { Device, INSTRUCTION_SETS } from '../../src/runtime/device.js';
+import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
+import { SUPPORTED } from '../support/devices.js';
 import { golden, readGolden } from '../support/golden.js';
 import { matmul, maxAbsDifference, normal } from '../support/reference.js';
 
@@ -12,16 +13,7 @@ const data = Object.fromEntries(SETS.map((set) => [set, readGolden(`gguf/types/$
 const types = (set: (typeof SETS)[number]) =>
   [...data[set]!.keys()].filter((key) => key.endsWith('.bytes')).map((key) => key.replace('.bytes', ''));
 
-const supported = INSTRUCTION_SETS.filter((instructions) => {
-  try {
-    Device.open('cpu', { instructions }).close();
-    return true;
-  } catch {
-    return false;
-  }
-});
-
-describe.each(supported)('%s', (instructions) => {
+describe.each(SUPPORTED)('%s', (instructions) => {
   let device: Device;
   beforeAll(() => (device = Device.open('cpu', { instructions })));
   afterAll(() => device.close());

@@ -1,8 +1,9 @@
 /** The int8 product, number by number: activations quantised per 32 columns, weights with the codes of their file. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { native } from '../../bindings/native.js';
-import { Device, INSTRUCTION_SETS } from '../../src/runtime/device.js';
+import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
+import { SUPPORTED } from '../support/devices.js';
 import { golden, readGolden } from '../support/golden.js';
 import { matmul, normal, relativeL2 } from '../support/reference.js';
 
@@ -13,15 +14,6 @@ const OWN_CODES = ['Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q8_0', 'Q2_K', 'Q3_K', 'Q4_K
 const OWN_TABLES = ['IQ4_NL', 'IQ4_XS', 'MXFP4', 'NVFP4'];
 /** FP32 sums of exact integer products: 8 · eps, for at most k / 32 = 32 additions and four roundings each. */
 const BOUND = 8 * 2 ** -24;
-
-const supported = INSTRUCTION_SETS.filter((instructions) => {
-  try {
-    Device.open('cpu', { instructions }).close();
-    return true;
-  } catch {
-    return false;
-  }
-});
 
 function roundHalfEven(v: number): number {
   const down = Math.floor(v);
@@ -45,7 +37,7 @@ function quantised(x: Float32Array, k: number): Float64Array {
   return out;
 }
 
-describe.each(supported)('%s', (instructions) => {
+describe.each(SUPPORTED)('%s', (instructions) => {
   let device: Device;
   let ops: Ops;
   beforeAll(() => {

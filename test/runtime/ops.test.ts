@@ -1,8 +1,9 @@
 /** Every op on every instruction set this CPU runs, odd shapes included, against double references. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { Device, INSTRUCTION_SETS } from '../../src/runtime/device.js';
+import { Device } from '../../src/runtime/device.js';
 import { Ops, type Activation } from '../../src/runtime/ops.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
+import { SUPPORTED } from '../support/devices.js';
 import { activations, attention, matmul, maxAbsDifference, normal, t5Bucket } from '../support/reference.js';
 
 const EPS = 2 ** -24; // FP32 rounding
@@ -11,18 +12,7 @@ const dotBound = (k: number, largest: number) => 4 * EPS * Math.sqrt(k) * Math.m
 const largest = (values: ArrayLike<number>) =>
   Array.from(values).reduce((a, v) => Math.max(a, Math.abs(v)), 0);
 
-const supported = INSTRUCTION_SETS.filter((instructions) => {
-  try {
-    Device.open('cpu', { instructions }).close();
-    return true;
-  } catch {
-    return false;
-  }
-});
-const missing = INSTRUCTION_SETS.filter((name) => !supported.includes(name));
-if (missing.length) console.log(`ops.test: this CPU cannot run ${missing.join(', ')}`);
-
-describe.each(supported)('%s', (instructions) => {
+describe.each(SUPPORTED)('%s', (instructions) => {
   let device: Device;
   let ops: Ops;
   beforeAll(() => {
