@@ -61,6 +61,7 @@ export function buildClip(
   scheme: EncoderScheme,
   prefix: string,
   given?: ConfigSource,
+  wanted?: Slot,
 ): ClipPart {
   const layers = countLayers(model.tensors.keys(), prefix + scheme.layers);
   const resolved = resolveEntries(model, prefix, scheme.entries(Math.max(layers, 1)));
@@ -72,7 +73,8 @@ export function buildClip(
     ...sizes,
     num_hidden_layers: layers,
   });
-  const { config, undecided } = clipConfig(anchor.path, values, resolved.tensors);
+  const place = placeOf(prefix).slot ?? wanted;
+  const { config, undecided } = clipConfig(anchor.path, values, resolved.tensors, place);
   const which = whichClip(config, prefix);
   const used = [...usedTensors(resolved.tensors)];
   const projection = resolved.tensors.has('text_projection.weight') ? 'with' : 'without';
@@ -121,13 +123,16 @@ function clipConfig(
   path: string,
   values: ReadonlyMap<string, ConfigValue>,
   tensors: ReadonlyMap<string, TensorSource>,
+  place: Slot | undefined,
 ): { config: ClipConfig; undecided: string[] } {
   const number = (key: string, otherwise = 0): number => (values.get(key) as number | undefined) ?? otherwise;
   const hidden = number('hidden_size');
   const known = kKnown[hidden];
-  const undecided = ['num_attention_heads', 'hidden_act'].filter(
-    (key) => known === undefined && !values.has(key),
-  );
+  const activation = known?.activation ?? activationOf(place);
+  const undecided = [
+    ...(known || values.has('num_attention_heads') ? [] : ['num_attention_heads']),
+    ...(activation || values.has('hidden_act') ? [] : ['hidden_act']),
+  ];
   const vocab = number('vocab_size');
   const legacy = number('eos_token_id', kLegacyEos) === kLegacyEos;
   const projection = tensors.get('text_projection.weight')?.shape;
@@ -138,7 +143,7 @@ function clipConfig(
     num_hidden_layers: number('num_hidden_layers'),
     num_attention_heads: number('num_attention_heads', known?.heads),
     max_position_embeddings: number('max_position_embeddings'),
-    hidden_act: (values.get('hidden_act') as string | undefined) ?? known?.activation ?? '',
+    hidden_act: (values.get('hidden_act') as string | undefined) ?? activation ?? '',
     layer_norm_eps: number('layer_norm_eps', 1e-5),
     bos_token_id: legacy ? vocab - 2 : number('bos_token_id', vocab - 2),
     eos_token_id: legacy ? vocab - 1 : number('eos_token_id'),
@@ -146,6 +151,11 @@ function clipConfig(
   };
   validate(path, config, undecided);
   return { config, undecided };
+}
+
+/** An unknown size in a known place: there the activation is that of the CLIP which belongs there. */
+function activationOf(place: Slot | undefined): string | undefined {
+  return Object.values(kKnown).find(({ slot }) => slot === place)?.activation;
 }
 
 function validate(path: string, config: ClipConfig, undecided: readonly string[]): void {

@@ -39,7 +39,7 @@ interface Found {
 }
 
 export function identify(model: ModelFile, options: IdentifyOptions = {}): Part[] {
-  const found = [...findEncoders(model), ...findDiffusion(model)];
+  const found = [...findEncoders(model, options.slot), ...findDiffusion(model)];
   if (found.length > kMaxParts)
     throw new KotobaError(
       'ERR_MODEL_UNKNOWN',
@@ -62,7 +62,7 @@ function prefixesOf(model: ModelFile, anchors: readonly string[]): Set<string> {
   return prefixes;
 }
 
-function findEncoders(model: ModelFile): Found[] {
+function findEncoders(model: ModelFile, slot: Slot | undefined): Found[] {
   const builders: readonly (readonly [readonly EncoderScheme[], typeof buildClip | typeof buildT5])[] = [
     [clipSchemes, buildClip],
     [t5Schemes, buildT5],
@@ -74,7 +74,7 @@ function findEncoders(model: ModelFile): Found[] {
         .map((prefix) => ({
           prefix,
           scheme,
-          build: (given?: ConfigSource) => build(model, scheme, prefix, given),
+          build: (given?: ConfigSource) => build(model, scheme, prefix, given, slot),
         })),
     ),
   );

@@ -41,6 +41,9 @@ export const t5Family: ConfigFamily = {
 };
 
 const kMaxDistance = 128;
+const kMostDistance = 2 ** 31;
+/** A half for each direction, and in each half exact and logarithmic ones. */
+const kFewestBuckets = 4;
 const kActivations = ['gelu_new', 'relu'];
 const kSizeNames: Readonly<Record<number, string>> = {
   512: 'T5-Small',
@@ -123,8 +126,10 @@ function resolveT5(
   return { resolved: isGated ? resolved : plain, isGated };
 }
 
-function otherProblems(model: ModelFile, prefix: string, { attention, heads }: Sizes): string[] {
+function otherProblems(model: ModelFile, prefix: string, { attention, heads, buckets }: Sizes): string[] {
   const problems: string[] = [];
+  if (buckets > 0 && buckets < kFewestBuckets)
+    problems.push(`relative_attention_bias has ${buckets} buckets, expected at least ${kFewestBuckets}`);
   if (heads > 0 && attention % heads !== 0)
     problems.push(
       `the ${heads} heads of relative_attention_bias do not divide the attention's width ${attention}`,
@@ -188,8 +193,11 @@ function t5Config(path: string, values: ReadonlyMap<string, ConfigValue>): T5Con
     is_gated_act: isGated,
     dense_act_fn: activation as string,
   };
-  if (config.relative_attention_max_distance <= config.relative_attention_num_buckets / 4)
-    fail(`relative_attention_max_distance ${config.relative_attention_max_distance} is too small`);
+  const { relative_attention_max_distance: distance, relative_attention_num_buckets: buckets } = config;
+  if (distance <= buckets / 4 || distance > kMostDistance)
+    fail(
+      `relative_attention_max_distance ${distance} is too ${distance > kMostDistance ? 'large' : 'small'}`,
+    );
   return config;
 }
 

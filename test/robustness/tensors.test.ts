@@ -10,6 +10,8 @@ const kClip = 'encoders/clip_l_tiny/model.safetensors';
 const kClipConfig = { num_attention_heads: 4, hidden_act: 'quick_gelu' };
 const kBlock = 'encoder.block.1.layer.1.DenseReluDense';
 
+const kBias = 'encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight';
+
 const scratch = useScratch();
 let device: Device;
 beforeAll(() => {
@@ -99,6 +101,13 @@ describe('tensors', () => {
       (t) => t.set(`${kBlock}.wo.scale_weight`, float32([1, 1])),
       'ERR_MODEL_TENSORS',
       [`${kBlock}.wo.scale_weight`, 'expected one float'],
+    ],
+    [
+      'one bucket of relative positions',
+      kT5,
+      (t) => t.set(kBias, { ...t.get(kBias)!, data: t.get(kBias)!.data.subarray(0, 12), shape: [1, 6] }),
+      'ERR_MODEL_TENSORS',
+      ['relative_attention_bias has 1 buckets'],
     ],
     ['nothing at all', kT5, (t) => t.clear(), 'ERR_MODEL_UNKNOWN', ['0 tensors']],
   ])('%s', async (_, name, edit, code, messages) => {
