@@ -66,6 +66,7 @@ DeviceObject::DeviceObject(const Napi::CallbackInfo& info)
 DeviceObject::~DeviceObject() {
   if (hooked_) napi_remove_env_cleanup_hook(hooked_, &DeviceObject::on_environment_exit, this);
   shut_down();
+  if (reported_ != 0) Napi::MemoryManagement::AdjustExternalMemory(Env(), -reported_);
 }
 
 void DeviceObject::on_environment_exit(void* self) {
@@ -96,6 +97,14 @@ void DeviceObject::on_wake(napi_env env, napi_value, void* context, void*) {
   } catch (const Napi::Error&) {
     // A worker thread is being terminated: no promise of it can be settled any more, and nobody awaits one.
   }
+}
+
+// The pool as a whole, not each tensor: a layer's tensors come and go thousands of times a second, and every
+// report may start a garbage collection.
+void DeviceObject::report_memory(Napi::BasicEnv env) {
+  const int64_t reserved = state_->pool.reserved();
+  if (reserved != reported_) Napi::MemoryManagement::AdjustExternalMemory(env, reserved - reported_);
+  reported_ = reserved;
 }
 
 uint64_t DeviceObject::expect(Napi::Env env, Pending pending) {
@@ -239,6 +248,7 @@ void DeviceObject::cancel(const Napi::CallbackInfo& info) {
 void DeviceObject::trim(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
     from(info.This()).state_->pool.trim(integer_from_js(info[0], "trim: bytes", 0, int64_t{1} << 50));
+    report_memory(info.Env());
   });
 }
 

@@ -57,12 +57,14 @@ class DeviceObject : public Napi::ObjectWrap<DeviceObject> {
   static void on_environment_exit(void* self);
   uint64_t expect(Napi::Env env, Pending pending);
   void settle();
+  void report_memory(Napi::BasicEnv env);
   void shut_down();
 
   std::shared_ptr<DeviceState> state_;
   std::shared_ptr<Mailbox> mailbox_;
   std::unordered_map<uint64_t, Pending> pending_;
   uint64_t next_id_ = 1;
+  int64_t reported_ = 0;  // bytes of the pool that the garbage collector has been told of
   napi_env hooked_ = nullptr;
 };
 

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+
 import { KotobaError } from '../src/errors.js';
 
 /** An opaque handle; shape and dtype live in runtime/tensor.ts. */

@@ -27,16 +27,10 @@ TensorObject::TensorObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Te
   info.This().As<Napi::Object>().TypeTag(&kTensorTag);
 }
 
-TensorObject::~TensorObject() { release(Env()); }
-
 Napi::Object TensorObject::create(Napi::Env env, std::shared_ptr<Allocation> allocation,
                                   const TensorView& view) {
   const Napi::Object object = env.GetInstanceData<AddonData>()->tensor_class.New({});
   TensorObject& tensor = *Unwrap(object);
-  if (allocation->pooled && allocation.use_count() == 1) {
-    tensor.reported_ = allocation->block->bytes;
-    Napi::MemoryManagement::AdjustExternalMemory(env, tensor.reported_);
-  }
   tensor.allocation_ = std::move(allocation);
   tensor.view_ = view;
   return object;
@@ -49,13 +43,7 @@ TensorObject& TensorObject::from(Napi::Value value) {
   return tensor;
 }
 
-void TensorObject::release(Napi::BasicEnv env) {
-  allocation_.reset();
-  if (reported_ > 0) Napi::MemoryManagement::AdjustExternalMemory(env, -reported_);
-  reported_ = 0;
-}
-
-void TensorObject::dispose(const Napi::CallbackInfo& info) { release(info.Env()); }
+void TensorObject::dispose(const Napi::CallbackInfo&) { allocation_.reset(); }
 
 // rows(start, end): rows of the first dimension.
 Napi::Value TensorObject::rows(const Napi::CallbackInfo& info) {

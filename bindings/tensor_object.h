@@ -17,7 +17,6 @@ class TensorObject : public Napi::ObjectWrap<TensorObject> {
   static TensorObject& from(Napi::Value value);  // ERR_ARGUMENT, ERR_DISPOSED
 
   explicit TensorObject(const Napi::CallbackInfo& info);
-  ~TensorObject() override;
   const Allocation& allocation() const { return *allocation_; }
   const TensorView& view() const { return view_; }
 
@@ -26,11 +25,9 @@ class TensorObject : public Napi::ObjectWrap<TensorObject> {
   Napi::Value columns(const Napi::CallbackInfo& info);
   Napi::Value reshape(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);
-  void release(Napi::BasicEnv env);
 
   std::shared_ptr<Allocation> allocation_;
   TensorView view_;
-  int64_t reported_ = 0;  // bytes told to the garbage collector
 };
 
 // A memory-mapped file; the map lives on while tensors made from it do.

@@ -35,7 +35,11 @@ BlockPtr BufferPool::acquire(int64_t bytes) {
     return block;
   }
   std::byte* data = backend_->allocate(size);
-  auto block = std::make_shared<Block>(data, size, [b = backend_, data, size] { b->release(data, size); });
+  reserved_->fetch_add(size);
+  auto block = std::make_shared<Block>(data, size, [backend = backend_, reserved = reserved_, data, size] {
+    backend->release(data, size);
+    reserved->fetch_sub(size);
+  });
   if (capturing_) captured_.push_back(block);
   return block;
 }

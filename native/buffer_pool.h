@@ -4,6 +4,7 @@
 // only.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <vector>
@@ -20,6 +21,8 @@ class BufferPool {
   void release(BlockPtr block);
   void trim(int64_t keep);  // drops free blocks until at most `keep` bytes are cached
   int64_t cached() const { return cached_; }
+  // Bytes taken from the backend and not given back yet, in use or cached.
+  int64_t reserved() const { return reserved_->load(); }
 
   // While a capture runs, released blocks serve only later commands of the same capture; afterwards they
   // belong to the recording, whose commands keep them alive: nothing else may reuse what a replay will write.
@@ -31,6 +34,7 @@ class BufferPool {
   std::shared_ptr<Backend> backend_;
   FreeList free_;
   int64_t cached_ = 0;
+  std::shared_ptr<std::atomic<int64_t>> reserved_ = std::make_shared<std::atomic<int64_t>>(0);
   bool capturing_ = false;
   FreeList captured_free_;
   std::vector<BlockPtr> captured_;

@@ -61,7 +61,10 @@ const resizeAll: Edit = (tensors, random) => {
 };
 
 const otherSize = (n: number, random: Random): number =>
-  pick([0, 1, 2, 3, 7, 31, 32, 33, 64, 96, 128, 256, n - 1, n + 1, n * 2, Math.ceil(n / 2)], random);
+  pick(
+    [0, 1, 2, 3, 7, 31, 32, 33, 64, 96, 128, 256, Math.max(0, n - 1), n + 1, n * 2, Math.ceil(n / 2)],
+    random,
+  );
 
 const reshape: Edit = (tensors, random) => {
   const { shape } = pick(tensors, random);
