@@ -244,10 +244,17 @@ void DeviceObject::cancel(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] { from(info.This()).state_->queue->cancel(); });
 }
 
-// trim(bytes): gives cached memory beyond `bytes` back to the system.
+// trim(bytes): gives cached memory beyond `bytes` back to the system, on the queue's thread: unmapping takes
+// milliseconds.
 void DeviceObject::trim(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
-    from(info.This()).state_->pool.trim(integer_from_js(info[0], "trim: bytes", 0, int64_t{1} << 50));
+    from(info.This());
+    require(!state_->queue->capturing(), "trim: cannot drop memory while capturing");
+    auto dropped = state_->pool.trim(integer_from_js(info[0], "trim: bytes", 0, int64_t{1} << 50));
+    if (!dropped.empty()) {
+      state_->queue->enqueue([blocks = std::move(dropped)](Backend&) {});
+      state_->queue->submit();
+    }
     report_memory(info.Env());
   });
 }

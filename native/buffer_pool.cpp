@@ -55,12 +55,15 @@ void BufferPool::release(BlockPtr block) {
   free_.emplace(block->bytes, std::move(block));
 }
 
-void BufferPool::trim(int64_t keep) {
+std::vector<BlockPtr> BufferPool::trim(int64_t keep) {
+  std::vector<BlockPtr> dropped;
   while (cached_ > keep) {
     const auto largest = std::prev(free_.end());
     cached_ -= largest->first;
+    dropped.push_back(std::move(largest->second));
     free_.erase(largest);
   }
+  return dropped;
 }
 
 void BufferPool::end_capture() {

@@ -19,7 +19,9 @@ class BufferPool {
 
   BlockPtr acquire(int64_t bytes);  // at least `bytes`; ERR_OUT_OF_MEMORY
   void release(BlockPtr block);
-  void trim(int64_t keep);  // drops free blocks until at most `keep` bytes are cached
+  // Takes free blocks out until at most `keep` bytes are cached; they go back to the system with the last
+  // pointer.
+  std::vector<BlockPtr> trim(int64_t keep);
   int64_t cached() const { return cached_; }
   // Bytes taken from the backend and not given back yet, in use or cached.
   int64_t reserved() const { return reserved_->load(); }

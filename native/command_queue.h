@@ -27,6 +27,7 @@ class CommandQueue {
   ~CommandQueue();
 
   void enqueue(Command command);
+  void submit();  // hands the open batch over now
   // After everything enqueued so far: runs `command` unless poisoned, then reports `id`.
   void enqueue_wait(uint64_t id, Command command);
   // The same, and clears the poison.
@@ -49,7 +50,6 @@ class CommandQueue {
   };
 
   void push(Entry entry);
-  void submit();
   bool next_batch();
   void run();
   void execute(Entry& entry);

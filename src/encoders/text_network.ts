@@ -96,7 +96,8 @@ export interface EncodedTokens {
 }
 
 /**
- * Runs a network on token ids. Everything is enqueued before the first wait, so the thread is free meanwhile.
+ * Runs a network on token ids. Ops are enqueued far ahead of the device, in turns of a few milliseconds, so that the
+ * thread is never held.
  * @throws KotobaError ERR_NON_FINITE with the encoder and layer where the first NaN or infinity arose
  */
 export async function encodeTokens(
@@ -109,6 +110,7 @@ export async function encodeTokens(
   const normed: Read[] = [];
   const last: Partial<Record<'lastHiddenState' | 'pooled' | 'projected', Promise<Float32Array>>> = {};
   const reached: Promise<void>[] = [];
+  let turn = performance.now();
   for (const { layer, hidden } of network.layers(ops, tokens)) {
     ops.requireFinite(hidden, `${network.name}: layer ${layer} of ${network.depth}`);
     if (wanted.raw?.includes(layer)) raw.push(read(layer, hidden));
@@ -118,7 +120,11 @@ export async function encodeTokens(
       if (wanted.normed?.includes(layer)) normed.push(read(layer, norm));
       if (layer === network.depth) Object.assign(last, readHeads(ops, network, norm, tokens));
     }
-    if (wanted.onLayer) reached.push(ops.device.native.reached().then(() => wanted.onLayer?.(layer)));
+    if (wanted.onLayer) reached.push(quiet(ops.device.native.reached().then(() => wanted.onLayer?.(layer))));
+    if (performance.now() - turn > TURN_MS) {
+      await new Promise((resume) => setImmediate(resume));
+      turn = performance.now();
+    }
   }
   const [rawStates, normedStates, lastHiddenState, pooled, projected] = await Promise.all([
     Promise.all(raw),
@@ -131,20 +137,29 @@ export async function encodeTokens(
   return { raw: new Map(rawStates), normed: new Map(normedStates), lastHiddenState, pooled, projected };
 }
 
+/** How long the thread enqueues before others get their turn, milliseconds: a cold start is slow. */
+const TURN_MS = 3;
+
+/** A failure is reported where the results are awaited, all at once; until then it must not count as unhandled. */
+function quiet<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined);
+  return promise;
+}
+
 type Read = Promise<readonly [layer: number, values: Float32Array]>;
 
 function read(layer: number, hidden: Tensor): Read {
-  return hidden.read().then((values) => [layer, values] as const);
+  return quiet(hidden.read().then((values) => [layer, values] as const));
 }
 
 /** @param norm the final-normed last hidden state */
 function readHeads(ops: Ops, network: TextNetwork, norm: Tensor, tokens: TokenBatch) {
-  const lastHiddenState = norm.read();
+  const lastHiddenState = quiet(norm.read());
   if (!network.pooled) return { lastHiddenState };
   using pooled = network.pooled(ops, norm, tokens);
-  const heads = { lastHiddenState, pooled: pooled.read() };
+  const heads = { lastHiddenState, pooled: quiet(pooled.read()) };
   if (!network.project) return heads;
   using projected = network.project(ops, pooled);
   ops.requireFinite(projected, `${network.name}: projection`);
-  return { ...heads, projected: projected.read() };
+  return { ...heads, projected: quiet(projected.read()) };
 }

@@ -163,6 +163,7 @@ export class TextEncoder implements AsyncDisposable {
     options: EncodeOptions,
     report: (progress: EncodeProgress) => void,
   ): Promise<Encoding[]> {
+    const states = statesWanted(options, this.network.depth);
     const tokenized: TokenizedPrompt[] = [];
     for (const prompt of prompts) tokenized.push(await this.tokenize(prompt, options));
     const empties =
@@ -174,52 +175,39 @@ export class TextEncoder implements AsyncDisposable {
     const total = work.length * this.network.depth;
     for (const [i, pass] of work.entries()) {
       const onLayer = (layer: number) => report({ done: i * this.network.depth + layer, total });
-      await this.#runPass(pass, options, onLayer, encoded);
+      await this.#runPass(pass, states, onLayer, encoded, options.signal);
     }
     return tokenized.map((prompt) => this.#assemble(prompt, encoded, empties, options));
   }
 
   async #runPass(
     pass: Pass,
-    options: EncodeOptions,
+    states: StatesWanted,
     onLayer: (layer: number) => void,
     encoded: Map<TokenChunk, EncodedRow>,
+    signal: AbortSignal | undefined,
   ): Promise<void> {
+    const { layer, extra, norm } = states;
     const { depth, width } = this.network;
-    const layer = depth + 1 - (options.clipSkip ?? 1);
-    if (!Number.isInteger(layer) || layer < 1 || layer > depth)
-      throw new KotobaError('ERR_ARGUMENT', `clipSkip: expected 1 to ${depth}, got ${options.clipSkip}`);
-    const extra =
-      options.hiddenStates === 'all'
-        ? Array.from({ length: depth + 1 }, (_, i) => i)
-        : (options.hiddenStates ?? []);
-    const absent = extra.find((i) => !Number.isInteger(i) || i < 0 || i > depth);
-    if (absent !== undefined)
-      throw new KotobaError(
-        'ERR_ARGUMENT',
-        `hiddenStates: expected numbers from 0 to ${depth}, got ${absent}`,
-      );
-    if (!['final', 'none', undefined].includes(options.norm))
-      throw new KotobaError('ERR_ARGUMENT', `norm: expected final or none, got "${options.norm}"`);
     const out = await this.encodeTokens(
       { ids: pass.ids, batch: pass.rows.length },
       {
-        raw: options.norm === 'none' ? [...extra, layer] : extra,
+        raw: norm === 'none' ? [...extra, layer] : extra,
         normed: layer === depth ? [] : [layer],
         onLayer,
       },
-      options.signal,
+      signal,
     );
     const normed = layer === depth ? out.lastHiddenState : out.normed.get(layer)!;
-    const hidden = options.norm === 'none' ? out.raw.get(layer)! : normed;
+    const hidden = norm === 'none' ? out.raw.get(layer)! : normed;
     const tokens = pass.ids.length / pass.rows.length;
     for (const [row, chunk] of pass.rows.entries()) {
-      const states = extra.map((i) => [i, slice(out.raw.get(i), row, tokens * width)!] as const);
+      const hiddenStates = extra.map((i) => [i, slice(out.raw.get(i), row, tokens * width)!] as const);
       encoded.set(chunk, {
         hidden: slice(hidden, row, tokens * width)!,
         pooled: slice(out.pooled, row, width),
         projected: slice(out.projected, row, this.network.projection),
-        hiddenStates: new Map(states),
+        hiddenStates: new Map(hiddenStates),
       });
     }
   }
@@ -287,6 +275,29 @@ export class TextEncoder implements AsyncDisposable {
     this.#weights[Symbol.dispose]();
     if (this.#ownsDevice) this.device.close();
   }
+}
+
+/** Which states a caller's options ask for. */
+interface StatesWanted {
+  /** The layer whose output is the conditioning. */
+  readonly layer: number;
+  readonly norm: 'final' | 'none';
+  readonly extra: readonly number[];
+}
+
+/** @throws KotobaError ERR_ARGUMENT */
+function statesWanted(options: EncodeOptions, depth: number): StatesWanted {
+  const { clipSkip = 1, norm = 'final', hiddenStates = [] } = options;
+  const layer = depth + 1 - clipSkip;
+  if (!Number.isInteger(layer) || layer < 1 || layer > depth)
+    throw new KotobaError('ERR_ARGUMENT', `clipSkip: expected 1 to ${depth}, got ${clipSkip}`);
+  if (norm !== 'final' && norm !== 'none')
+    throw new KotobaError('ERR_ARGUMENT', `norm: expected final or none, got "${norm as string}"`);
+  const extra = hiddenStates === 'all' ? Array.from({ length: depth + 1 }, (_, i) => i) : hiddenStates;
+  const absent = extra.find((i) => !Number.isInteger(i) || i < 0 || i > depth);
+  if (absent !== undefined)
+    throw new KotobaError('ERR_ARGUMENT', `hiddenStates: expected numbers from 0 to ${depth}, got ${absent}`);
+  return { layer, norm, extra };
 }
 
 function slice(values: Float32Array | undefined, index: number, length: number): Float32Array | undefined {
