@@ -57,10 +57,10 @@ void CommandQueue::submit() {
 
 void CommandQueue::cancel() {
   if (!open_.empty()) submit();
-  // An idle queue has nothing to cancel, and the flag must not hit the next job.
-  if (executed_count_.load(std::memory_order_acquire) == submitted_count_.load(std::memory_order_acquire))
+  std::lock_guard lock(mutex_);
+  if (executed_count_.load(std::memory_order_acquire) == submitted_count_.load(std::memory_order_relaxed))
     return;
-  cancel_requested_.store(true, std::memory_order_release);
+  cancelled_through_ = submitted_count_.load(std::memory_order_relaxed);
   backend_->interrupt(true);
 }
 
@@ -105,19 +105,32 @@ bool CommandQueue::next_batch() {
 void CommandQueue::run() {
   while (next_batch()) {
     for (Entry& entry : batch_) {
+      if (!begin_command()) return;
       execute(entry);
       entry = {};  // lets go of its buffers now, not with the batch
       executed_count_.fetch_add(1, std::memory_order_release);
-      std::lock_guard lock(mutex_);
-      if (stopping_) return;
     }
     batch_.clear();
   }
 }
 
+// False when the queue is closing. Clears an interrupt that was meant for commands before this one.
+bool CommandQueue::begin_command() {
+  std::lock_guard lock(mutex_);
+  if (stopping_) return false;
+  if (executed_count_.load(std::memory_order_relaxed) >= cancelled_through_) backend_->interrupt(false);
+  return true;
+}
+
+// Whether the command that is being executed was cancelled.
+bool CommandQueue::is_cancelled() {
+  std::lock_guard lock(mutex_);
+  return executed_count_.load(std::memory_order_relaxed) < cancelled_through_;
+}
+
 void CommandQueue::execute(Entry& entry) {
   const auto poison_if_cancelled = [this] {
-    if (cancel_requested_.load(std::memory_order_acquire) && !poison_)
+    if (!poison_ && is_cancelled())
       poison_ = std::make_exception_ptr(Error("ERR_CANCELLED", "device: the queued work was cancelled"));
   };
   poison_if_cancelled();
@@ -131,11 +144,7 @@ void CommandQueue::execute(Entry& entry) {
   }
   if (entry.kind == Kind::kRun) return;
   const std::exception_ptr failure = poison_;
-  if (entry.kind == Kind::kFlush) {
-    poison_ = nullptr;
-    cancel_requested_.store(false, std::memory_order_release);
-    backend_->interrupt(false);
-  }
+  if (entry.kind == Kind::kFlush) poison_ = nullptr;
   completion_(entry.id, failure);
 }
 

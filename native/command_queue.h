@@ -52,6 +52,8 @@ class CommandQueue {
   void push(Entry entry);
   bool next_batch();
   void run();
+  bool begin_command();
+  bool is_cancelled();
   void execute(Entry& entry);
 
   // Owner's thread
@@ -68,7 +70,7 @@ class CommandQueue {
   std::atomic<uint64_t> submitted_count_{0};
   std::atomic<uint64_t> executed_count_{0};
   bool stopping_ = false;
-  std::atomic<bool> cancel_requested_{false};
+  uint64_t cancelled_through_ = 0;  // commands before this number are cancelled
 
   // Worker's thread
   std::vector<Entry> batch_;

@@ -1,4 +1,5 @@
 /** What every text encoder offers, whatever its architecture, and the one loop that runs it. */
+import { KotobaError } from '../errors.js';
 import type { ClipPart, T5Part } from '../formats/index.js';
 import type { Ops } from '../runtime/ops.js';
 import type { Tensor } from '../runtime/tensor.js';
@@ -81,6 +82,8 @@ export interface Wanted {
   readonly normed?: readonly number[] | undefined;
   /** Told when the device has finished a layer. */
   readonly onLayer?: ((layer: number) => void) | undefined;
+  /** Ends the enqueuing; what is queued already is the device's to cancel. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** All F32, dense. */
@@ -98,7 +101,7 @@ export interface EncodedTokens {
 /**
  * Runs a network on token ids. Ops are enqueued far ahead of the device, in turns of a few milliseconds, so that the
  * thread is never held.
- * @throws KotobaError ERR_NON_FINITE with the encoder and layer where the first NaN or infinity arose
+ * @throws KotobaError ERR_CANCELLED; ERR_NON_FINITE with the encoder and layer where the first NaN or infinity arose
  */
 export async function encodeTokens(
   ops: Ops,
@@ -123,6 +126,8 @@ export async function encodeTokens(
     if (wanted.onLayer) reached.push(quiet(ops.device.native.reached().then(() => wanted.onLayer?.(layer))));
     if (performance.now() - turn > TURN_MS) {
       await new Promise((resume) => setImmediate(resume));
+      if (wanted.signal?.aborted)
+        throw new KotobaError('ERR_CANCELLED', `${network.name}: cancelled by the caller`);
       turn = performance.now();
     }
   }

@@ -150,7 +150,7 @@ export class TextEncoder implements AsyncDisposable {
     const ops = new Ops(this.device, this.precision);
     const job = async (): Promise<EncodedTokens> => {
       try {
-        return await encodeTokens(ops, this.network, tokens, wanted);
+        return await encodeTokens(ops, this.network, tokens, { ...wanted, signal });
       } finally {
         this.#weights.requireIntact(); // outranks what the missing bytes led to
       }

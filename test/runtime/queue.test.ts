@@ -106,6 +106,28 @@ describe('one device', () => {
     expect(await x.read()).toHaveLength(4);
   });
 
+  test('an abort at the very end of a job never reaches the next one', async () => {
+    using x = device.from(normal(64 * 64, 1), [64, 64]);
+    using reference = ops.linear(x, { weight: x });
+    const expected = await reference.read();
+    for (let i = 0; i < 300; i++) {
+      const controller = new AbortController();
+      const first = device.run(async () => {
+        for (let j = 0; j < 5; j++) ops.linear(x, { weight: x }).dispose();
+      }, controller.signal);
+      const spin = performance.now() + (i % 30) * 0.01; // meets every moment of the job
+      while (performance.now() < spin);
+      await Promise.resolve();
+      controller.abort();
+      const second = device.run(async () => {
+        using y = ops.linear(x, { weight: x });
+        return await y.read();
+      });
+      await first.catch((error: unknown) => expect(error).toMatchObject({ code: 'ERR_CANCELLED' }));
+      expect(await second).toEqual(expected);
+    }
+  });
+
   test('a recording replays with the inputs of the moment', async () => {
     using x = device.from(new Float32Array([1, 2]), [1, 2]);
     using w = device.from(new Float32Array([2, 0, 0, 3]), [2, 2]);
