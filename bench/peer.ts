@@ -20,6 +20,7 @@ import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
+import { KotobaError } from '../src/errors.js';
 import type { EncoderKind } from './files.js';
 
 export interface PeerOptions {
@@ -70,7 +71,7 @@ export class Peer {
   static async start(options: PeerOptions): Promise<Peer> {
     const { command } = options;
     const [program, ...own] = typeof command === 'string' ? command.trim().split(/\s+/) : command;
-    if (!program) throw new RangeError('peer: expected a command, received an empty one');
+    if (!program) throw failed('expected a command, received an empty one');
     const { kind, file, tokens, threads, ids } = options;
     const args = ['--kind', kind, '--file', file, '--tokens', `${tokens}`, '--threads', `${threads}`];
     if (ids !== undefined) args.push('--ids', ids);
@@ -116,6 +117,11 @@ export class Peer {
   }
 }
 
+/** The command was the caller's choice, so what it does wrong is a wrong argument. */
+function failed(what: string): KotobaError {
+  return new KotobaError('ERR_ARGUMENT', `peer: ${what}`);
+}
+
 interface Waiting {
   resolve(line: string): void;
   reject(error: Error): void;
@@ -133,10 +139,10 @@ class Answers {
       .setEncoding('utf8')
       .on('data', (text: string) => (this.#stderr = (this.#stderr + text).slice(-stderrKept)));
     createInterface({ input: child.stdout }).on('line', (line) => this.#take(line));
-    child.on('error', (error) => this.#end(new Error(`peer: cannot start: ${error.message}`)));
+    child.on('error', (error) => this.#end(failed(`cannot start: ${error.message}`)));
     child.on('close', (code, signal) => {
       const how = signal ?? `exit status ${code}`;
-      this.#end(new Error(`peer: ended with ${how} before it answered. ${this.#stderr.trim()}`.trim()));
+      this.#end(failed(`ended with ${how} before it answered. ${this.#stderr.trim()}`.trim()));
     });
   }
 
@@ -146,7 +152,7 @@ class Answers {
     const answer = parseAnswer(line);
     if (answer.event === event) return answer as T;
     const found = answer.event === 'error' ? answer.message : line;
-    throw new Error(`peer: expected an answer '${event}', received: ${found}`);
+    throw failed(`expected an answer '${event}', received: ${found}`);
   }
 
   #nextLine(): Promise<string> {
@@ -175,5 +181,5 @@ function parseAnswer(line: string): { event?: string; message?: string } {
   } catch {
     // Said below, with the line.
   }
-  throw new Error(`peer: expected a JSON object on a line of stdout, received: ${line}`);
+  throw failed(`expected a JSON object on a line of stdout, received: ${line}`);
 }

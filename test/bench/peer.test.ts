@@ -61,5 +61,7 @@ test('a peer that does not start, or not at all, is an error', async () => {
     'exit status 3 before it answered. no such kind',
   );
   await expect(Peer.start({ command: '/nowhere/peer', ...options })).rejects.toThrow('cannot start');
-  await expect(Peer.start({ command: ' ', ...options })).rejects.toThrow(RangeError);
+  await expect(Peer.start({ command: ' ', ...options })).rejects.toThrow(
+    expect.objectContaining({ code: 'ERR_ARGUMENT' }),
+  );
 });
