@@ -35,6 +35,7 @@ function tokenIds(count: number, vocabulary: number): Int32Array {
 
 const started = performance.now();
 const encoder = await TextEncoder.load(options.file, {
+  input: 'ids',
   precision: options.precision as Precision,
   threads: Number(options.threads),
 });

@@ -84,7 +84,7 @@ async function encode(
   random: Random,
 ): Promise<void> {
   const precision = random() < 0.5 ? 'fp32' : 'int8';
-  await using encoder = await TextEncoder.load(path, { ...options, device, precision });
+  await using encoder = await TextEncoder.load(path, { ...options, input: 'ids', device, precision });
   const { positions, vocabulary, width, depth, projection } = encoder.network;
   const tokens = 1 + below(random, Math.min(positions, 12));
   const batch = 1 + below(random, 2);

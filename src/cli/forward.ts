@@ -92,6 +92,7 @@ async function forward(context: CliContext, name: string, options: ForwardOption
   const { Device, TextEncoder } = await import('../index.js'); // loads the addon
   await using device = Device.open(options.device, { threads: options.threads });
   await using encoder = await TextEncoder.load(path, {
+    input: 'ids',
     device,
     slot,
     precision: options.precision,

@@ -18,6 +18,11 @@ export interface LoadOptions {
   precision?: Precision | undefined;
   /** Keys of Hugging Face's config.json that the file does not tell. */
   config?: Readonly<Record<string, unknown>> | undefined;
+  /**
+   * What will be encoded. `prompts` (default): the tokenizer is loaded with the weights, 0.2 s of the thread, so that
+   * encoding never holds it. `ids`: only encodeTokens() will be called, and no tokenizer is needed.
+   */
+  input?: 'prompts' | 'ids' | undefined;
   /** T5: a spiece.model or tokenizer.json, or a folder with one. */
   t5Tokenizer?: string | undefined;
   /** CLIP: whose cleaning of the prompt to follow. */

@@ -66,7 +66,7 @@ export class TextEncoder implements AsyncDisposable {
 
   /**
    * Opens a file, a shard, an index.json, a folder or a checkpoint. Weights stay in the mapped file: this reads
-   * headers only, and returns in milliseconds whatever the size.
+   * headers and the tokenizer only, and takes the same time whatever the size.
    * @throws KotobaError ERR_FILE_*, ERR_FORMAT_*, ERR_MODEL_*: what is wrong with the file
    */
   static async load(path: string, options: LoadOptions = {}): Promise<TextEncoder> {
@@ -98,7 +98,10 @@ export class TextEncoder implements AsyncDisposable {
         part.family === 'clip' ? clipNetwork(weights, part) : t5Network(weights, part),
       );
       weights.prefetch();
-      return new TextEncoder(part, weights, network, device, options, loadTokenizer);
+      const encoder = new TextEncoder(part, weights, network, device, options, loadTokenizer);
+      // A missing or damaged vocabulary is the first encode's error: ids can be encoded without one.
+      if (options.input !== 'ids') await encoder.tokenizer().catch(() => undefined);
+      return encoder;
     } catch (error) {
       weights[Symbol.dispose]();
       if (!options.device) device.close();
@@ -106,7 +109,7 @@ export class TextEncoder implements AsyncDisposable {
     }
   }
 
-  /** The tokenizer, loaded when first needed. @throws KotobaError ERR_TOKENIZER_* */
+  /** The tokenizer, loaded once. @throws KotobaError ERR_TOKENIZER_* */
   tokenizer(): Promise<Tokenizer> {
     return (this.#tokenizer ??= this.#loadTokenizer());
   }
