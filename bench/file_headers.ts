@@ -88,13 +88,14 @@ function place(
 
 const aligned = (bytes: number, alignment: number) => Math.ceil(bytes / alignment) * alignment;
 
-function u32(value: number): Buffer {
+/** Little-endian, as GGUF stores its numbers. */
+export function u32(value: number): Buffer {
   const out = Buffer.alloc(4);
   out.writeUInt32LE(value);
   return out;
 }
 
-function u64(value: number): Buffer {
+export function u64(value: number): Buffer {
   const out = Buffer.alloc(8);
   out.writeBigUInt64LE(BigInt(value));
   return out;

@@ -65,7 +65,6 @@ async function run(tokens: number): Promise<object> {
   };
 }
 
-/** Milliseconds from load to the first embedding include reading the weights. */
 answer('ready', {
   load_seconds: (loaded - started) / 1000,
   rss_peak: processMemory().peak,

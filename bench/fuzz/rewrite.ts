@@ -7,6 +7,7 @@ import type { DType, TensorInfo } from '../../src/formats/index.js';
 import { GgufCursor } from '../../src/formats/gguf_cursor.js';
 import { readMetadata } from '../../src/formats/gguf_metadata.js';
 import { GGML_TYPES } from '../../src/formats/gguf_types.js';
+import { u32, u64 } from '../file_headers.js';
 import { below, pick, type Random } from './mutate.js';
 import { parse } from './samples.js';
 
@@ -211,15 +212,3 @@ function ggufFile(pristine: Buffer, tensors: readonly Stored[]): Buffer {
 }
 
 const padding = (length: number): Buffer => Buffer.alloc((kAlignment - (length % kAlignment)) % kAlignment);
-
-function u32(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32LE(value);
-  return bytes;
-}
-
-function u64(value: number): Buffer {
-  const bytes = Buffer.alloc(8);
-  bytes.writeBigUInt64LE(BigInt(value));
-  return bytes;
-}

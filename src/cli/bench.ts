@@ -6,7 +6,6 @@ import type { DeviceOptions } from '../runtime/device.js';
 import type { OpPrecision } from '../runtime/ops.js';
 import type { CliContext } from './io.js';
 import * as option from './options.js';
-import { wholeNumber } from './options.js';
 
 const ENCODE_HELP = `
 Files of full size with random weights are made once, in KOTOBA_BENCH_DIR (default: the system's temporary folder);
@@ -42,7 +41,7 @@ function encodeBench({ io }: CliContext): Command {
     .option('--tokens <list>', 'T5 lengths (default: 77,256,512)', numbers)
     .option('--threads <list>', 'thread counts (default: 1,2)', numbers)
     .option('--precisions <list>', 'fp32, int8 or both (default: both)', names)
-    .option('--runs <n>', 'timed runs of each', wholeNumber(1), 3)
+    .option('--runs <n>', 'timed runs of each', option.wholeNumber(1), 3)
     .option('--size <size>', 'full or tiny, to try the bench itself', 'full')
     .option('--peer <command>', 'another program to run beside')
     .option('--output <file>', 'write the results as JSON')
@@ -92,7 +91,7 @@ function opsBench({ io, signal }: CliContext): Command {
     .description('single kernels: µs, GFLOP/s, GB/s, and how many times a peer')
     .option('--filter <pattern>', 'only cases whose name matches this regular expression', pattern)
     .option('--threads <list>', 'thread counts (default: 1 and all)', numbers)
-    .option('--seconds <n>', 'time for each case', wholeNumber(1), 1)
+    .option('--seconds <n>', 'time for each case', option.wholeNumber(1), 1)
     .option('--types <list>', 'weight types, for example F32,F16,Q8_0', names)
     .option('--precisions <list>', 'fp32, int8 or both (default: both)', names)
     .option('--instructions <set>', 'instruction set to force (default: the best)')

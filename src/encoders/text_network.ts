@@ -1,6 +1,6 @@
 /** What every text encoder offers, whatever its architecture, and the one loop that runs it. */
-import { KotobaError } from '../errors.js';
 import type { ClipPart, T5Part } from '../formats/index.js';
+import { cancelled } from '../runtime/device.js';
 import type { Ops } from '../runtime/ops.js';
 import type { Tensor } from '../runtime/tensor.js';
 import type { Weights } from '../runtime/weights.js';
@@ -126,8 +126,7 @@ export async function encodeTokens(
     if (wanted.onLayer) reached.push(quiet(ops.device.native.reached().then(() => wanted.onLayer?.(layer))));
     if (performance.now() - turn > TURN_MS) {
       await new Promise((resume) => setImmediate(resume));
-      if (wanted.signal?.aborted)
-        throw new KotobaError('ERR_CANCELLED', `${network.name}: cancelled by the caller`);
+      if (wanted.signal?.aborted) throw cancelled();
       turn = performance.now();
     }
   }

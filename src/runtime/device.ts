@@ -98,7 +98,8 @@ export class Device implements AsyncDisposable {
   }
 }
 
-function cancelled(): KotobaError {
+/** What every job rejects with whose signal aborts. */
+export function cancelled(): KotobaError {
   return new KotobaError('ERR_CANCELLED', 'cancelled by the caller');
 }
 
