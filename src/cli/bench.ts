@@ -4,6 +4,7 @@ import type { BenchFileName } from '../../bench/files.js';
 import type { DType } from '../formats/index.js';
 import type { DeviceOptions } from '../runtime/device.js';
 import type { OpPrecision } from '../runtime/ops.js';
+import { EXIT } from './exit_codes.js';
 import type { CliContext } from './io.js';
 import * as option from './options.js';
 
@@ -86,7 +87,8 @@ interface OpsBenchFlags {
   json?: boolean;
 }
 
-function opsBench({ io, signal }: CliContext): Command {
+function opsBench(context: CliContext): Command {
+  const { io, signal } = context;
   return new Command('ops')
     .description('single kernels: µs, GFLOP/s, GB/s, and how many times a peer')
     .option('--filter <pattern>', 'only cases whose name matches this regular expression', pattern)
@@ -112,6 +114,7 @@ function opsBench({ io, signal }: CliContext): Command {
         log: (line) => void (flags.json ? io.stderr : io.stdout).write(`${line}\n`),
       });
       if (flags.json) io.stdout.write(`${JSON.stringify(report)}\n`);
+      if (report.wrong.length > 0) context.exitCode = EXIT.failed; // a kernel gave a wrong result
     });
 }
 
