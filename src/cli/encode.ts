@@ -4,7 +4,7 @@ import { KotobaError } from '../errors.js';
 import type { Slot } from '../formats/index.js';
 import type { EncodeOptions, Encoding, Precision, TextEncoder } from '../index.js';
 import { modelDirs } from '../pipeline/find_model.js';
-import type { ClipFlavour, Overflow, PromptDialect } from '../text/index.js';
+import type { ClipFlavour, Overflow, PromptDialect, TokenizedPrompt } from '../text/index.js';
 import {
   checkOutput,
   outputTensors,
@@ -12,7 +12,7 @@ import {
   writeOutput,
   type SlotResult,
 } from './encode_output.js';
-import { runOf, printRuns, warningsOf, type EncoderRun, type Timing } from './encode_report.js';
+import { runOf, printRuns, warningsOf, type EncoderRun } from './encode_report.js';
 import { encoderSources, type EncoderFiles, type EncoderSource } from './encoder_sources.js';
 import type { CliContext } from './io.js';
 import * as option from './options.js';
@@ -143,6 +143,11 @@ interface Loaded {
   readonly loadSeconds: number;
 }
 
+interface Prepared extends Loaded {
+  readonly tokenizeSeconds: number;
+  readonly tokenized: readonly TokenizedPrompt[];
+}
+
 /** Everything that can be wrong with files and prompts is found before the first layer runs. */
 async function runAll(
   context: CliContext,
@@ -166,8 +171,7 @@ async function runAll(
       });
       loaded.push({ source, encoder, loadSeconds: (performance.now() - started) / 1000 });
     }
-    const timings = await prepare(context, loaded, prompts, options);
-    return await encodeAll(context, loaded, timings, prompts, options);
+    return await encodeAll(context, await prepare(context, loaded, prompts, options), options);
   } finally {
     for (const { encoder } of loaded) await encoder[Symbol.asyncDispose]();
   }
@@ -179,39 +183,38 @@ async function prepare(
   loaded: readonly Loaded[],
   prompts: readonly string[],
   options: EncodeCommandOptions,
-): Promise<Timing[]> {
-  const timings: Timing[] = [];
+): Promise<Prepared[]> {
+  const prepared: Prepared[] = [];
   const line = progressLine(context);
   for (const { source, encoder, loadSeconds } of loaded) {
     line.say(`splitting ${counted(prompts.length, 'prompt')} for ${source.slot}`);
     const started = performance.now();
     const encodeOptions = optionsFor(context, source.slot, encoder, options);
-    const tokenized = [];
+    const tokenized: TokenizedPrompt[] = [];
     for (const prompt of prompts) tokenized.push(await encoder.tokenize(prompt, encodeOptions));
     requireOneArray(
       options.output,
       loaded.length,
       tokenized.map(({ chunks }) => chunks),
     );
-    timings.push({ loadSeconds, tokenizeSeconds: (performance.now() - started) / 1000, encodeSeconds: 0 });
+    const tokenizeSeconds = (performance.now() - started) / 1000;
+    prepared.push({ source, encoder, loadSeconds, tokenizeSeconds, tokenized });
   }
   line.clear();
-  return timings;
+  return prepared;
 }
 
 async function encodeAll(
   context: CliContext,
-  loaded: readonly Loaded[],
-  timings: readonly Timing[],
-  prompts: readonly string[],
+  prepared: readonly Prepared[],
   options: EncodeCommandOptions,
 ): Promise<{ runs: EncoderRun[]; results: SlotResult[] }> {
   const runs: EncoderRun[] = [];
   const results: SlotResult[] = [];
-  for (const [i, { source, encoder }] of loaded.entries()) {
+  for (const { source, encoder, loadSeconds, tokenizeSeconds, tokenized } of prepared) {
     const started = performance.now();
-    const encodings = await encodeWithProgress(context, source.slot, encoder, prompts, options);
-    const timing = { ...timings[i]!, encodeSeconds: (performance.now() - started) / 1000 };
+    const encodings = await encodeWithProgress(context, source.slot, encoder, tokenized, options);
+    const timing = { loadSeconds, tokenizeSeconds, encodeSeconds: (performance.now() - started) / 1000 };
     const tokenizer = await encoder.tokenizer();
     runs.push(runOf({ source, encoder, tokenizer, encodings, timing, dialect: options.dialect }));
     results.push({ slot: source.slot, encodings });
@@ -224,11 +227,11 @@ async function encodeWithProgress(
   context: CliContext,
   slot: Slot,
   encoder: TextEncoder,
-  prompts: readonly string[],
+  prompts: readonly TokenizedPrompt[],
   options: EncodeCommandOptions,
 ): Promise<Encoding[]> {
   const line = progressLine(context);
-  const job = encoder.encode(prompts, optionsFor(context, slot, encoder, options));
+  const job = encoder.encodeTokenized(prompts, optionsFor(context, slot, encoder, options));
   try {
     line.update(slot, 0, encoder.network.depth);
     for await (const { done, total } of job.progress()) line.update(slot, done, total);

@@ -142,9 +142,19 @@ export class TextEncoder implements AsyncDisposable {
           'ERR_ARGUMENT',
           'encode: expected a prompt or a list of prompts, all of them text',
         );
-      const encodings = await this.#encode(list, options, report);
+      const tokenized: TokenizedPrompt[] = [];
+      for (const prompt of list) tokenized.push(await this.tokenize(prompt, options));
+      const encodings = await this.#encode(tokenized, options, report);
       return typeof prompts === 'string' ? encodings[0]! : encodings;
     });
+  }
+
+  /**
+   * The same for prompts that tokenize() gave with the same options: who shows or checks them first need not split
+   * them again.
+   */
+  encodeTokenized(prompts: readonly TokenizedPrompt[], options: EncodeOptions = {}): EncodeJob<Encoding[]> {
+    return new EncodeJob((report) => this.#encode(prompts, options, report));
   }
 
   /** Runs the network on raw token ids: what `kotoba forward` and parity tests need. */
@@ -162,13 +172,11 @@ export class TextEncoder implements AsyncDisposable {
   }
 
   async #encode(
-    prompts: readonly string[],
+    tokenized: readonly TokenizedPrompt[],
     options: EncodeOptions,
     report: (progress: EncodeProgress) => void,
   ): Promise<Encoding[]> {
     const states = statesWanted(options, this.network.depth);
-    const tokenized: TokenizedPrompt[] = [];
-    for (const prompt of prompts) tokenized.push(await this.tokenize(prompt, options));
     const empties =
       options.dialect === 'comfyui'
         ? emptyRows(await this.tokenizer(), tokenized, this.#layout(options))
