@@ -56,6 +56,16 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   bind<&Backend::attention, &check_attention>(exports, "attention");
   bind<&Backend::rms_norm, &check_rms_norm>(exports, "rmsNorm");
   bind<&Backend::layer_norm, &check_layer_norm>(exports, "layerNorm");
+  bind<&Backend::layer_norm_modulated, &check_layer_norm_modulated>(exports, "layerNormModulated");
+  bind<&Backend::head_norm_rope, &check_head_norm_rope>(exports, "headNormRope");
+  bind<&Backend::copy_tokens, &check_copy_tokens>(exports, "copyTokens");
+  bind<&Backend::activate, &check_activate>(exports, "activate");
+  bind<&Backend::combine, &check_combine>(exports, "combine");
+  bind<&Backend::conv2d, &check_conv2d>(exports, "conv2d");
+  bind<&Backend::conv_weight, &check_conv_weight>(exports, "convWeight");
+  bind<&Backend::group_norm, &check_group_norm>(exports, "groupNorm");
+  bind<&Backend::patchify, &check_patchify>(exports, "patchify");
+  bind<&Backend::unpatchify, &check_unpatchify>(exports, "unpatchify");
   bind<&Backend::embedding, &check_embedding>(exports, "embedding");
   bind<&Backend::decode, &check_decode>(exports, "decode");
   bind<&Backend::transpose, &check_transpose>(exports, "transpose");

@@ -24,9 +24,17 @@ struct Tag {};
 TensorView from_js(CallArgs& args, Napi::Value value, Tag<TensorView>);  // undefined: an empty view
 Epilogue from_js(CallArgs& args, Napi::Value value, Tag<Epilogue>);
 Attention from_js(CallArgs& args, Napi::Value value, Tag<Attention>);
+HeadNormRope from_js(CallArgs& args, Napi::Value value, Tag<HeadNormRope>);
+CopyTokens from_js(CallArgs& args, Napi::Value value, Tag<CopyTokens>);
+Conv2d from_js(CallArgs& args, Napi::Value value, Tag<Conv2d>);
+GroupNorm from_js(CallArgs& args, Napi::Value value, Tag<GroupNorm>);
+Patches from_js(CallArgs& args, Napi::Value value, Tag<Patches>);
+Terms from_js(CallArgs& args, Napi::Value value, Tag<Terms>);
+Activation from_js(CallArgs& args, Napi::Value value, Tag<Activation>);
 Precision from_js(CallArgs& args, Napi::Value value, Tag<Precision>);
 float from_js(CallArgs& args, Napi::Value value, Tag<float>);
 bool from_js(CallArgs& args, Napi::Value value, Tag<bool>);
+int64_t from_js(CallArgs& args, Napi::Value value, Tag<int64_t>);  // a count: 0 or more
 std::string from_js(CallArgs& args, Napi::Value value, Tag<std::string>);
 
 DType dtype_from_js(Napi::Value value);

@@ -75,6 +75,53 @@ export interface NativeAttention {
   bias?: { table: NativeTensor; bidirectional: boolean; maxDistance: number } | undefined;
 }
 
+export interface NativeHeadNormRope {
+  batch: number;
+  heads: number;
+  /** Tokens of `out` before the first one of `x`. */
+  offset: number;
+  eps: number;
+}
+
+export interface NativeCopyTokens {
+  batch: number;
+  tokens: number;
+  outOffset: number;
+  xOffset: number;
+}
+
+export interface NativeConv2d {
+  batch: number;
+  /** Of x as stored, pixels. */
+  height: number;
+  width: number;
+  /** 2: x is read as if nearest-upsampled to twice its size. */
+  upscale: 1 | 2;
+  kernel: number;
+  stride: number;
+  /** Zeros above and left of the image. */
+  padBefore: number;
+  /** Zeros below and right of it. */
+  padAfter: number;
+}
+
+export interface NativeGroupNorm {
+  batch: number;
+  groups: number;
+  eps: number;
+  activation?: NativeActivation | undefined;
+}
+
+export interface NativePatches {
+  batch: number;
+  channels: number;
+  height: number;
+  width: number;
+  patch: number;
+  /** Features of a token in the order c, ph, pw; else ph, pw, c. */
+  channelsFirst: boolean;
+}
+
 type Op<Args extends unknown[]> = (device: NativeDevice, ...args: Args) => void;
 type T = NativeTensor;
 
@@ -90,6 +137,16 @@ export interface Native {
   attention: Op<[out: T, q: T, k: T, v: T, how: NativeAttention]>;
   rmsNorm: Op<[out: T, x: T, weight: T, eps: number]>;
   layerNorm: Op<[out: T, x: T, weight: T, bias: T, eps: number]>;
+  layerNormModulated: Op<[out: T, x: T, shift: T, scale: T, eps: number]>;
+  headNormRope: Op<[out: T, x: T, weight: T | undefined, rotation: T | undefined, how: NativeHeadNormRope]>;
+  copyTokens: Op<[out: T, x: T, how: NativeCopyTokens]>;
+  activate: Op<[out: T, x: T, activation: NativeActivation]>;
+  combine: Op<[out: T, terms: readonly (number | T)[]]>;
+  conv2d: Op<[out: T, x: T, w: T, epilogue: NativeEpilogue, how: NativeConv2d, precision: NativePrecision]>;
+  convWeight: Op<[out: T, w: T, taps: number]>;
+  groupNorm: Op<[out: T, x: T, weight: T, bias: T, how: NativeGroupNorm]>;
+  patchify: Op<[out: T, x: T, how: NativePatches]>;
+  unpatchify: Op<[out: T, x: T, how: NativePatches]>;
   embedding: Op<[out: T, table: T, ids: T, accumulate: boolean]>;
   decode: Op<[out: T, x: T]>;
   transpose: Op<[out: T, x: T]>;

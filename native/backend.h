@@ -56,7 +56,8 @@ class Backend {
   virtual void download(std::byte* host, TensorView x) = 0;
 
   // ---- ops, in the order of op_checks.h
-  // out [m, n] = activation(scale * (x [m, k] · w [n, k]ᵀ) + bias [n]) * multiply [m, n] + add [m, n]
+  // out [m, n] = activation(scale * (x [m, k] · w [n, k]ᵀ) + bias [n]) * multiply [m or groups, n] + add [m,
+  // n]
   virtual void linear(TensorView out, TensorView x, TensorView w, Epilogue epilogue, Precision precision) = 0;
   // out, q [batch * queries, heads * head_dim]; k, v [batch * keys, heads * head_dim]
   virtual void attention(TensorView out, TensorView q, TensorView k, TensorView v, Attention how) = 0;
@@ -64,6 +65,37 @@ class Backend {
   virtual void rms_norm(TensorView out, TensorView x, TensorView weight, float eps) = 0;
   // out, x [rows, cols]; weight, bias [cols]: arXiv:1607.06450
   virtual void layer_norm(TensorView out, TensorView x, TensorView weight, TensorView bias, float eps) = 0;
+  // out, x [groups * rows, cols]; shift, scale F32 [groups, cols]: x̂ * (1 + scale) + shift, x̂ normed without
+  // weights (arXiv:2212.09748 §3.2)
+  virtual void layer_norm_modulated(TensorView out, TensorView x, TensorView shift, TensorView scale,
+                                    float eps) = 0;
+  // x [batch * tokens, heads * head_dim] to rows of out [batch * longer, heads * head_dim]; weight [head_dim]
+  // or empty: no norm; rotation F32 [longer, head_dim], cosine and sine of each pair side by side, or empty:
+  // no rotation
+  virtual void head_norm_rope(TensorView out, TensorView x, TensorView weight, TensorView rotation,
+                              HeadNormRope how) = 0;
+  // out [batch * longer, cols], x [batch * tokens, cols]
+  virtual void copy_tokens(TensorView out, TensorView x, CopyTokens how) = 0;
+  // out, x [rows, cols], may alias
+  virtual void activate(TensorView out, TensorView x, Activation activation) = 0;
+  // out [rows, cols] = Σ coefficient · x; out may alias any x
+  virtual void combine(TensorView out, Terms terms) = 0;
+
+  // ---- images: pixels in rows, channels in columns
+  // out [batch * out_height * out_width, n] = the epilogue of x [batch * height * width, c] * w [n, kernel *
+  // kernel * c], w's columns in the order ky, kx, c (conv_weight makes them)
+  virtual void conv2d(TensorView out, TensorView x, TensorView w, Epilogue epilogue, Conv2d how,
+                      Precision precision) = 0;
+  // w [n, c * taps] in the order c, ky, kx as files have it; out [n, taps * c], F32 or of w's dtype
+  virtual void conv_weight(TensorView out, TensorView w, int64_t taps) = 0;
+  // out, x [batch * pixels, c]; weight, bias [c]: arXiv:1803.08494, then the activation
+  virtual void group_norm(TensorView out, TensorView x, TensorView weight, TensorView bias,
+                          GroupNorm how) = 0;
+  // out tokens, x image; and back. F32, dense.
+  virtual void patchify(TensorView out, TensorView x, Patches how) = 0;
+  virtual void unpatchify(TensorView out, TensorView x, Patches how) = 0;
+
+  // ---- the rest
   // out [tokens, d] = or += table [vocabulary, d][ids [tokens] I32]; an id outside is ERR_TOKEN_ID
   virtual void embedding(TensorView out, TensorView table, TensorView ids, bool accumulate) = 0;
   // out F32, same shape: decodes any weight dtype

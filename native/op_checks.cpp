@@ -36,6 +36,43 @@ void require_vector(const char* op, const char* name, const TensorView& w, int64
   require(w.elements() == length, op, ": ", name, " must hold ", length, " values, got ", show(w));
 }
 
+// Of an output [m, n].
+void require_epilogue(const char* op, const Epilogue& e, int64_t m, int64_t n) {
+  if (!e.bias.empty()) require_vector(op, "bias", e.bias, n);
+  if (!e.add.empty()) require_matrix(op, "add", e.add, m, n);
+  if (!e.multiply.empty()) {
+    const int64_t groups = e.multiply.rows();
+    require(groups > 0 && m % groups == 0, op, ": multiply ", show(e.multiply),
+            " must have a row for each of ", m, " rows, or for each of equal groups of them");
+    require_matrix(op, "multiply", e.multiply, groups, n);
+  }
+  if (!e.scale.empty()) {
+    require_f32(op, "scale", e.scale);
+    require(e.scale.elements() == 1 || e.scale.elements() == n, op, ": scale must hold 1 or ", n,
+            " values, got ", show(e.scale));
+  }
+}
+
+int64_t checked_groups(const char* op, const char* name, const TensorView& x, int64_t groups) {
+  require(groups > 0 && x.rows() % groups == 0, op, ": ", name, " ", show(x), " does not split into ", groups,
+          " sequences");
+  return x.rows() / groups;
+}
+
+// The sides of the two operands of patchify.
+void check_patches(const char* op, const TensorView& image, const TensorView& tokens, const Patches& p) {
+  require_f32(op, "the image", image);
+  require_f32(op, "the tokens", tokens);
+  require(p.height % p.patch == 0 && p.width % p.patch == 0, op, ": ", p.height, " x ", p.width,
+          " is no multiple of the patch, ", p.patch);
+  // In doubles, as the product of four sizes may leave 64 bits; equal to a tensor's elements, it is exact.
+  const double pixels = double(p.batch) * double(p.channels) * double(p.height) * double(p.width);
+  require(double(image.elements()) == pixels && image.dense(), op, ": the image must be dense [", p.batch,
+          ", ", p.channels, ", ", p.height, ", ", p.width, "], got ", show(image));
+  require_matrix(op, "tokens", tokens, p.batch * (p.height / p.patch) * (p.width / p.patch),
+                 p.channels * p.patch * p.patch);
+}
+
 }  // namespace
 
 void check_linear(const TensorView& out, const TensorView& x, const TensorView& w, const Epilogue& e,
@@ -46,14 +83,7 @@ void check_linear(const TensorView& out, const TensorView& x, const TensorView& 
   require(x.cols() == w.shape[1], "linear: x ", show(x), " does not fit w ", show(w),
           ": last dimensions differ");
   require_matrix("linear", "out", out, x.rows(), w.shape[0]);
-  if (!e.bias.empty()) require_vector("linear", "bias", e.bias, w.shape[0]);
-  if (!e.multiply.empty()) require_matrix("linear", "multiply", e.multiply, x.rows(), w.shape[0]);
-  if (!e.add.empty()) require_matrix("linear", "add", e.add, x.rows(), w.shape[0]);
-  if (!e.scale.empty()) {
-    require_f32("linear", "scale", e.scale);
-    require(e.scale.elements() == 1 || e.scale.elements() == w.shape[0], "linear: scale must hold 1 or ",
-            w.shape[0], " values, got ", show(e.scale));
-  }
+  require_epilogue("linear", e, x.rows(), w.shape[0]);
 }
 
 void check_attention(const TensorView& out, const TensorView& q, const TensorView& k, const TensorView& v,
@@ -94,6 +124,103 @@ void check_layer_norm(const TensorView& out, const TensorView& x, const TensorVi
   require_matrix("layer_norm", "out", out, x.rows(), x.cols());
   require_vector("layer_norm", "weight", weight, x.cols());
   require_vector("layer_norm", "bias", bias, x.cols());
+}
+
+void check_layer_norm_modulated(const TensorView& out, const TensorView& x, const TensorView& shift,
+                                const TensorView& scale, float) {
+  require_f32("layer_norm_modulated", "x", x);
+  require_matrix("layer_norm_modulated", "out", out, x.rows(), x.cols());
+  require_f32("layer_norm_modulated", "shift", shift);
+  checked_groups("layer_norm_modulated", "x", x, shift.rows());
+  require_matrix("layer_norm_modulated", "shift", shift, shift.rows(), x.cols());
+  require_matrix("layer_norm_modulated", "scale", scale, shift.rows(), x.cols());
+}
+
+void check_head_norm_rope(const TensorView& out, const TensorView& x, const TensorView& weight,
+                          const TensorView& rotation, const HeadNormRope& how) {
+  const char* op = "head_norm_rope";
+  require_f32(op, "x", x);
+  require_f32(op, "out", out);
+  require(how.heads > 0 && x.cols() % how.heads == 0, op, ": x ", show(x), " does not split into ", how.heads,
+          " heads");
+  const int64_t head_dim = x.cols() / how.heads;
+  const int64_t tokens = checked_groups(op, "x", x, how.batch),
+                longer = checked_groups(op, "out", out, how.batch);
+  require(out.cols() == x.cols() && how.offset >= 0 && how.offset + tokens <= longer, op, ": x ", show(x),
+          " does not fit into out ", show(out), " at token ", how.offset);
+  if (!weight.empty()) require_vector(op, "weight", weight, head_dim);
+  if (!rotation.empty()) {
+    require(head_dim % 2 == 0, op, ": heads of ", head_dim, " columns have no pairs to rotate");
+    require_matrix(op, "rotation", rotation, longer, head_dim);
+  }
+}
+
+void check_copy_tokens(const TensorView& out, const TensorView& x, const CopyTokens& how) {
+  require_f32("copy_tokens", "x", x);
+  require_f32("copy_tokens", "out", out);
+  const int64_t from = checked_groups("copy_tokens", "x", x, how.batch);
+  const int64_t to = checked_groups("copy_tokens", "out", out, how.batch);
+  require(out.cols() == x.cols() && how.tokens >= 0 && how.x_offset >= 0 && how.out_offset >= 0 &&
+              how.x_offset + how.tokens <= from && how.out_offset + how.tokens <= to,
+          "copy_tokens: ", how.tokens, " tokens from ", how.x_offset, " of x ", show(x), " to ",
+          how.out_offset, " of out ", show(out), " do not fit");
+}
+
+void check_activate(const TensorView& out, const TensorView& x, Activation) {
+  require_f32("activate", "x", x);
+  require_matrix("activate", "out", out, x.rows(), x.cols());
+}
+
+void check_combine(const TensorView& out, const Terms& terms) {
+  require_f32("combine", "out", out);
+  require(!terms.tensors.empty() && terms.tensors.size() == terms.coefficients.size(),
+          "combine: needs one coefficient for each of at least one tensor");
+  for (const TensorView& x : terms.tensors)
+    require_matrix("combine", "every tensor", x, out.rows(), out.cols());
+}
+
+void check_conv2d(const TensorView& out, const TensorView& x, const TensorView& w, const Epilogue& e,
+                  const Conv2d& how, Precision) {
+  require_f32("conv2d", "x", x);
+  require_weight("conv2d", "w", w);
+  require(how.upscale == 1 || how.upscale == 2, "conv2d: upscale must be 1 or 2, got ", how.upscale);
+  require(x.rows() == how.batch * how.height * how.width, "conv2d: x ", show(x), " does not hold ", how.batch,
+          " images of ", how.height, " x ", how.width, " pixels");
+  require(w.rank == 2 && w.shape[1] == how.kernel * how.kernel * x.cols(), "conv2d: w ", show(w),
+          " does not fit ", x.cols(), " channels and a kernel of ", how.kernel);
+  require(how.height * how.upscale + how.pad_before + how.pad_after >= how.kernel &&
+              how.width * how.upscale + how.pad_before + how.pad_after >= how.kernel,
+          "conv2d: an image of ", how.height, " x ", how.width, " is smaller than the kernel, ", how.kernel);
+  const int64_t m = how.batch * how.out_size(how.height) * how.out_size(how.width);
+  require_matrix("conv2d", "out", out, m, w.shape[0]);
+  require_epilogue("conv2d", e, m, w.shape[0]);
+}
+
+void check_conv_weight(const TensorView& out, const TensorView& w, int64_t taps) {
+  require_weight("conv_weight", "w", w);
+  require(out.rows() == w.rows() && out.cols() == w.cols() && out.dense() && w.cols() % taps == 0,
+          "conv_weight: out ", show(out), " and w ", show(w), " must be [n, c * ", taps, "]");
+  require(out.dtype == DType::F32 || (out.dtype == w.dtype && info(w.dtype).block == 1),
+          "conv_weight: out must be F32 or of w's unquantised dtype, got ", show(out), " from ", show(w));
+}
+
+void check_group_norm(const TensorView& out, const TensorView& x, const TensorView& weight,
+                      const TensorView& bias, const GroupNorm& how) {
+  require_f32("group_norm", "x", x);
+  require_matrix("group_norm", "out", out, x.rows(), x.cols());
+  require_vector("group_norm", "weight", weight, x.cols());
+  require_vector("group_norm", "bias", bias, x.cols());
+  checked_groups("group_norm", "x", x, how.batch);
+  require(how.groups > 0 && x.cols() % how.groups == 0, "group_norm: ", x.cols(),
+          " channels do not split into ", how.groups, " groups");
+}
+
+void check_patchify(const TensorView& out, const TensorView& x, const Patches& how) {
+  check_patches("patchify", x, out, how);
+}
+
+void check_unpatchify(const TensorView& out, const TensorView& x, const Patches& how) {
+  check_patches("unpatchify", out, x, how);
 }
 
 void check_embedding(const TensorView& out, const TensorView& table, const TensorView& ids, bool) {

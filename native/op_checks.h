@@ -15,6 +15,20 @@ void check_attention(const TensorView& out, const TensorView& q, const TensorVie
 void check_rms_norm(const TensorView& out, const TensorView& x, const TensorView& weight, float eps);
 void check_layer_norm(const TensorView& out, const TensorView& x, const TensorView& weight,
                       const TensorView& bias, float eps);
+void check_layer_norm_modulated(const TensorView& out, const TensorView& x, const TensorView& shift,
+                                const TensorView& scale, float eps);
+void check_head_norm_rope(const TensorView& out, const TensorView& x, const TensorView& weight,
+                          const TensorView& rotation, const HeadNormRope&);
+void check_copy_tokens(const TensorView& out, const TensorView& x, const CopyTokens&);
+void check_activate(const TensorView& out, const TensorView& x, Activation);
+void check_combine(const TensorView& out, const Terms&);
+void check_conv2d(const TensorView& out, const TensorView& x, const TensorView& w, const Epilogue&,
+                  const Conv2d&, Precision);
+void check_conv_weight(const TensorView& out, const TensorView& w, int64_t taps);
+void check_group_norm(const TensorView& out, const TensorView& x, const TensorView& weight,
+                      const TensorView& bias, const GroupNorm&);
+void check_patchify(const TensorView& out, const TensorView& x, const Patches&);
+void check_unpatchify(const TensorView& out, const TensorView& x, const Patches&);
 void check_embedding(const TensorView& out, const TensorView& table, const TensorView& ids, bool accumulate);
 void check_decode(const TensorView& out, const TensorView& x);
 void check_transpose(const TensorView& out, const TensorView& x);

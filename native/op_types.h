@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "tensor_view.h"
 
@@ -20,8 +21,10 @@ struct Epilogue {
   TensorView scale;  // F32 [1] or [n]: FP8 scale
   TensorView bias;   // [n], any float dtype
   Activation activation = Activation::kNone;
-  TensorView multiply;  // F32 [m, n]: the other half of a gated unit
-  TensorView add;       // F32 [m, n]
+  // F32 [m, n]: the other half of a gated unit; or [groups, n], m a multiple of groups: row r takes row
+  // r / (m / groups), the gate of a modulated block.
+  TensorView multiply;
+  TensorView add;  // F32 [m, n]
 };
 
 // Scaled dot-product attention over `batch` sequences, heads side by side in the columns of q, k, v.
@@ -35,6 +38,59 @@ struct Attention {
   TensorView bias_table;
   bool bidirectional = true;
   int64_t max_distance = 128;
+};
+
+// RMS norm of each head, then rotary embedding of its pairs (2i, 2i + 1), arXiv:2104.09864, of `batch`
+// sequences, written into rows [offset, offset + tokens) of longer ones: where text and image tokens meet.
+struct HeadNormRope {
+  int64_t batch = 1;
+  int64_t heads = 1;
+  int64_t offset = 0;  // tokens
+  float eps = 0;
+};
+
+// Rows [x_offset, x_offset + tokens) of every sequence of x to rows from out_offset on of those of out.
+struct CopyTokens {
+  int64_t batch = 1;
+  int64_t tokens = 0;
+  int64_t out_offset = 0;
+  int64_t x_offset = 0;
+};
+
+// A 2-D convolution over pixels in rows: x [batch * height * width, channels] (NHWC).
+struct Conv2d {
+  int64_t batch = 1;
+  int64_t height = 0, width = 0;  // of x as stored
+  int64_t upscale = 1;            // 2: x is read as if nearest-upsampled to twice its size
+  int64_t kernel = 3;             // square
+  int64_t stride = 1;
+  int64_t pad_before = 1, pad_after = 1;  // top and left, bottom and right; zeros
+
+  int64_t out_size(int64_t size) const {
+    return (size * upscale + pad_before + pad_after - kernel) / stride + 1;
+  }
+};
+
+struct GroupNorm {
+  int64_t batch = 1;
+  int64_t groups = 32;
+  float eps = 1e-6f;
+  Activation activation = Activation::kNone;
+};
+
+// Between an image [batch, channels, height, width] and tokens [batch * (height/patch) * (width/patch),
+// patch * patch * channels]. Patch 1 is NCHW against rows of pixels.
+struct Patches {
+  int64_t batch = 1;
+  int64_t channels = 0, height = 0, width = 0;  // of the image
+  int64_t patch = 1;
+  bool channels_first = true;  // order of a token's features: c, ph, pw (Flux) or ph, pw, c (SD3's output)
+};
+
+// Σ coefficient · x over tensors of one shape.
+struct Terms {
+  std::vector<float> coefficients;
+  std::vector<TensorView> tensors;
 };
 
 }  // namespace kotoba

@@ -93,4 +93,29 @@ void CpuBackend::layer_norm(TensorView out, TensorView x, TensorView weight, Ten
   kernels_.layer_norm(context_, out, x, weight, bias, eps);
 }
 
+void CpuBackend::layer_norm_modulated(TensorView out, TensorView x, TensorView shift, TensorView scale,
+                                      float eps) {
+  kernels_.layer_norm_modulated(context_, out, x, shift, scale, eps);
+}
+
+void CpuBackend::head_norm_rope(TensorView out, TensorView x, TensorView weight, TensorView rotation,
+                                HeadNormRope how) {
+  kernels_.head_norm_rope(context_, out, x, weight, rotation, how);
+}
+
+void CpuBackend::activate(TensorView out, TensorView x, Activation activation) {
+  kernels_.activate(context_, out, x, activation);
+}
+
+void CpuBackend::combine(TensorView out, Terms terms) { kernels_.combine(context_, out, terms); }
+
+void CpuBackend::conv2d(TensorView out, TensorView x, TensorView w, Epilogue epilogue, Conv2d how,
+                        Precision precision) {
+  kernels_.conv2d(context_, out, x, w, epilogue, how, precision);
+}
+
+void CpuBackend::group_norm(TensorView out, TensorView x, TensorView weight, TensorView bias, GroupNorm how) {
+  kernels_.group_norm(context_, out, x, weight, bias, how);
+}
+
 }  // namespace kotoba::cpu

@@ -23,6 +23,19 @@ class CpuBackend final : public Backend {
   void attention(TensorView out, TensorView q, TensorView k, TensorView v, Attention how) override;
   void rms_norm(TensorView out, TensorView x, TensorView weight, float eps) override;
   void layer_norm(TensorView out, TensorView x, TensorView weight, TensorView bias, float eps) override;
+  void layer_norm_modulated(TensorView out, TensorView x, TensorView shift, TensorView scale,
+                            float eps) override;
+  void head_norm_rope(TensorView out, TensorView x, TensorView weight, TensorView rotation,
+                      HeadNormRope how) override;
+  void copy_tokens(TensorView out, TensorView x, CopyTokens how) override;
+  void activate(TensorView out, TensorView x, Activation activation) override;
+  void combine(TensorView out, Terms terms) override;
+  void conv2d(TensorView out, TensorView x, TensorView w, Epilogue epilogue, Conv2d how,
+              Precision precision) override;
+  void conv_weight(TensorView out, TensorView w, int64_t taps) override;
+  void group_norm(TensorView out, TensorView x, TensorView weight, TensorView bias, GroupNorm how) override;
+  void patchify(TensorView out, TensorView x, Patches how) override;
+  void unpatchify(TensorView out, TensorView x, Patches how) override;
   void embedding(TensorView out, TensorView table, TensorView ids, bool accumulate) override;
   void decode(TensorView out, TensorView x) override;
   void transpose(TensorView out, TensorView x) override;

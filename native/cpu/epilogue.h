@@ -15,9 +15,10 @@ struct RowEpilogue {
   float scale_all;
   const float* bias;  // [n] or null
   Activation activation;
-  const float* multiply;  // [m, n] or null
+  const float* multiply;  // [m / multiply_rows, n] or null
   int64_t multiply_stride;
-  const float* add;  // [m, n] or null, may be `out`
+  int64_t multiply_rows;  // output rows that share a row of `multiply`
+  const float* add;       // [m, n] or null, may be `out`
   int64_t add_stride;
 };
 
@@ -48,7 +49,12 @@ static inline RowEpilogue make_row_epilogue(const TensorView& out, const Epilogu
   }
   row.activation = e.activation;
   row.multiply = reinterpret_cast<const float*>(e.multiply.data);
-  row.multiply_stride = e.multiply.row_stride;
+  if (row.multiply != nullptr) {
+    const int64_t groups = e.multiply.rows();
+    // A stride of 0 finds the row of a single group without a division.
+    row.multiply_stride = groups == 1 ? 0 : e.multiply.row_stride;
+    row.multiply_rows = groups == 1 ? 1 : out.rows() / groups;
+  }
   row.add = reinterpret_cast<const float*>(e.add.data);
   row.add_stride = e.add.row_stride;
   return row;
@@ -74,7 +80,11 @@ KOTOBA_INLINE void finish_row_as(const RowEpilogue& e, int64_t row, int64_t col,
   float* out = e.out + row * e.out_stride + col;
   const float* scale = e.scale ? e.scale + col : nullptr;
   const float* bias = e.bias ? e.bias + col : nullptr;
-  const float* multiply = e.multiply ? e.multiply + row * e.multiply_stride + col : nullptr;
+  const float* multiply = nullptr;
+  if (e.multiply != nullptr) {
+    const int64_t group = e.multiply_rows == 1 ? row : row / e.multiply_rows;
+    multiply = e.multiply + group * e.multiply_stride + col;
+  }
   const float* add = e.add ? e.add + row * e.add_stride + col : nullptr;
   const VF scale_all = v_set(e.scale_all);
   for (int64_t i = 0; i < count; i += kLanes) {

@@ -17,5 +17,15 @@ void linear_int8(const Context&, TensorView out, TensorView x, TensorView w, con
 void attention(const Context&, TensorView out, TensorView q, TensorView k, TensorView v, const Attention&);
 void rms_norm(const Context&, TensorView out, TensorView x, TensorView weight, float eps);
 void layer_norm(const Context&, TensorView out, TensorView x, TensorView weight, TensorView bias, float eps);
+void layer_norm_modulated(const Context&, TensorView out, TensorView x, TensorView shift, TensorView scale,
+                          float eps);
+void head_norm_rope(const Context&, TensorView out, TensorView x, TensorView weight, TensorView rotation,
+                    const HeadNormRope&);
+void activate(const Context&, TensorView out, TensorView x, Activation);
+void combine(const Context&, TensorView out, const Terms&);
+void conv2d(const Context&, TensorView out, TensorView x, TensorView w, const Epilogue&, const Conv2d&,
+            Precision);
+void group_norm(const Context&, TensorView out, TensorView x, TensorView weight, TensorView bias,
+                const GroupNorm&);
 
 }  // namespace kotoba::cpu::KOTOBA_ISA

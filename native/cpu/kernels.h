@@ -35,6 +35,16 @@ struct Kernels {
   void (*rms_norm)(const Context&, TensorView out, TensorView x, TensorView weight, float eps);
   void (*layer_norm)(const Context&, TensorView out, TensorView x, TensorView weight, TensorView bias,
                      float eps);
+  void (*layer_norm_modulated)(const Context&, TensorView out, TensorView x, TensorView shift,
+                               TensorView scale, float eps);
+  void (*head_norm_rope)(const Context&, TensorView out, TensorView x, TensorView weight, TensorView rotation,
+                         const HeadNormRope&);
+  void (*activate)(const Context&, TensorView out, TensorView x, Activation);
+  void (*combine)(const Context&, TensorView out, const Terms&);
+  void (*conv2d)(const Context&, TensorView out, TensorView x, TensorView w, const Epilogue&, const Conv2d&,
+                 Precision);
+  void (*group_norm)(const Context&, TensorView out, TensorView x, TensorView weight, TensorView bias,
+                     const GroupNorm&);
 };
 
 // The best table this CPU supports; KOTOBA_ISA=plain|avx2|… forces one (ERR_ARGUMENT if it cannot run).

@@ -26,6 +26,12 @@ constinit const Kernels table = {
     .attention = attention,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
+    .layer_norm_modulated = layer_norm_modulated,
+    .head_norm_rope = head_norm_rope,
+    .activate = activate,
+    .combine = combine,
+    .conv2d = conv2d,
+    .group_norm = group_norm,
 };
 
 }  // namespace kotoba::cpu::KOTOBA_ISA

@@ -47,7 +47,8 @@ constexpr void (*kDotTiles[kFewTokens + 1])(Sums&, const float*, int64_t, const 
 
 // The products of `rows` <= kRows weight rows with all tokens, to dots[token * kChunkRows + row]. `pieces` is
 // [kRows, kPiece]. F32 rows are used where they are.
-void dot_rows(const LinearProblem& p, int64_t row, int64_t rows, float* pieces, float* dots) {
+void dot_rows(const LinearProblem& p, const float* x, int64_t x_stride, int64_t row, int64_t rows,
+              float* pieces, float* dots) {
   Sums sums;
   for (auto& row_sums : sums)
     for (VF& sum : row_sums) sum = v_zero();
@@ -57,7 +58,7 @@ void dot_rows(const LinearProblem& p, int64_t row, int64_t rows, float* pieces, 
     if (!in_place)
       for (int64_t r = 0; r < rows; ++r) p.decode(p.weights(row + r, col), pieces + r * kPiece, count);
     const float* weights = in_place ? reinterpret_cast<const float*>(p.weights(row, col)) : pieces;
-    kDotTiles[p.m](sums, weights, in_place ? p.w_stride / 4 : kPiece, p.x + col, p.x_stride, count);
+    kDotTiles[p.m](sums, weights, in_place ? p.w_stride / 4 : kPiece, x + col, x_stride, count);
   }
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t t = 0; t < p.m; ++t) dots[t * kChunkRows + r] = v_sum(sums[r][t]);
@@ -65,7 +66,7 @@ void dot_rows(const LinearProblem& p, int64_t row, int64_t rows, float* pieces, 
 
 }  // namespace
 
-void linear_few_tokens(const Context& context, const LinearProblem& p) {
+void linear_few_tokens(const Context& context, const LinearProblem& p, const float* x, int64_t x_stride) {
   const int64_t chunks = (p.n + kChunkRows - 1) / kChunkRows;
   context.pool->run(context.threads, chunks, [&](int64_t chunk) {
     if (is_cancelled(context)) return;
@@ -74,7 +75,7 @@ void linear_few_tokens(const Context& context, const LinearProblem& p) {
     const int64_t begin = chunk * kChunkRows, rest = p.n - begin,
                   rows = rest < kChunkRows ? rest : kChunkRows;
     for (int64_t r = 0; r < rows; r += kRows)
-      dot_rows(p, begin + r, rows - r < kRows ? rows - r : kRows, pieces, dots + r);
+      dot_rows(p, x, x_stride, begin + r, rows - r < kRows ? rows - r : kRows, pieces, dots + r);
     for (int64_t t = 0; t < p.m; ++t) finish_row(p.epilogue, t, begin, rows, dots + t * kChunkRows);
   });
 }

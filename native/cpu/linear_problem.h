@@ -1,4 +1,5 @@
-// What the paths of the FP32 matmul share: its arguments as bare numbers. For *_isa.cpp files only.
+// What the paths of the FP32 matmul share, and the convolution with them: its arguments as bare numbers. For
+// *_isa.cpp files only.
 #pragma once
 
 #include "decode.h"
@@ -7,11 +8,12 @@
 
 namespace kotoba::cpu::KOTOBA_ISA {
 
-// out [m, n] = epilogue(x [m, k] · w [n, k]ᵀ)
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// out [m, n] = epilogue(tokens [m, k] · w [n, k]ᵀ)
 struct LinearProblem {
   int64_t m, n, k;
-  const float* x;
-  int64_t x_stride;  // in floats
   const std::byte* w;
   int64_t w_stride;  // in bytes
   DType w_dtype;
@@ -24,8 +26,36 @@ struct LinearProblem {
   }
 };
 
-// Few tokens: weights are streamed once and dotted with every token.
+static inline LinearProblem make_linear_problem(int64_t m, const TensorView& w) {
+  return {.m = m,
+          .n = w.shape[0],
+          .k = w.shape[1],
+          .w = w.data,
+          .w_stride = dtype_bytes(w.dtype, w.row_stride),
+          .w_dtype = w.dtype,
+          .decode = decode_fn(w.dtype),
+          .epilogue = {}};
+}
+
+// Few tokens, rows of x: weights are streamed once and dotted with every token.
 constexpr int64_t kFewTokens = 4;
-void linear_few_tokens(const Context&, const LinearProblem&);
+void linear_few_tokens(const Context&, const LinearProblem&, const float* x, int64_t x_stride);
+
+// Where many tokens come from: rows of a matrix, or the windows of a convolution.
+class TokenSource {
+ public:
+  // Packs columns [col, col + count), at most kPackDepth, of `present` tokens from `token` on, one token a
+  // lane: column i goes to dst + i * dst_stride. The lanes of absent tokens become zeros.
+  virtual void pack(int64_t token, int64_t present, int64_t col, int64_t count, float* dst,
+                    int64_t dst_stride) const = 0;
+
+ protected:
+  ~TokenSource() = default;
+};
+constexpr int64_t kPackDepth = 512;
+
+// Any number of tokens; fills in p.epilogue.
+void linear_many_tokens(const Context&, LinearProblem p, const TokenSource& tokens, const TensorView& out,
+                        const Epilogue&);
 
 }  // namespace kotoba::cpu::KOTOBA_ISA

@@ -1,16 +1,19 @@
-// Row-wise ops that only move and decode: embedding, decode, transpose, and the finite check.
+// Row-wise ops that only move and decode: copy_tokens, embedding, decode, transpose, and the finite check.
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "../errors.h"
 #include "cpu_backend.h"
+#include "thread_pool.h"
 
 namespace kotoba::cpu {
 namespace {
 
-constexpr int64_t kTile = 32;  // transpose tile: 32 x 32 floats stay in L1
+constexpr int64_t kCopyTokens = 16;  // to a chunk: some hundred KB of a transformer's
+constexpr int64_t kTile = 32;        // transpose tile: 32 x 32 floats stay in L1
 
 int64_t first_non_finite(const float* x, int64_t count) {
   // An all-ones exponent is an infinity or a NaN. The inner loop has no branch, so it vectorises.
@@ -22,6 +25,19 @@ int64_t first_non_finite(const float* x, int64_t count) {
 }
 
 }  // namespace
+
+void CpuBackend::copy_tokens(TensorView out, TensorView x, CopyTokens how) {
+  const int64_t from = x.rows() / how.batch, to = out.rows() / how.batch;
+  const size_t bytes = static_cast<size_t>(x.cols()) * sizeof(float);
+  const int64_t chunks = (how.tokens + kCopyTokens - 1) / kCopyTokens;  // of a sequence
+  context_.pool->run(context_.threads, how.batch * chunks, [&](int64_t chunk) {
+    if (interrupted()) return;
+    const int64_t b = chunk / chunks, first = chunk % chunks * kCopyTokens;
+    for (int64_t t = first; t < std::min(how.tokens, first + kCopyTokens); ++t)
+      std::memcpy(out.row<float>(b * to + how.out_offset + t), x.row<float>(b * from + how.x_offset + t),
+                  bytes);
+  });
+}
 
 void CpuBackend::embedding(TensorView out, TensorView table, TensorView ids, bool accumulate) {
   std::vector<float> row(accumulate ? table.cols() : 0);

@@ -48,6 +48,11 @@ KOTOBA_INLINE VF v_select_less(VF a, VF b, VF x, VF y) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
 }
 KOTOBA_INLINE VF v_ldexp(VF a, VF n) { return _mm512_scalef_ps(a, n); }  // a * 2^n, n integral
+// Pairs (a, b) turned by rotation = pairs (cosine, sine): (cos a - sin b, cos b + sin a).
+KOTOBA_INLINE VF v_rotate_pairs(VF a, VF rotation) {
+  const VF sine = v_mul(_mm512_permute_ps(a, 0xb1), _mm512_movehdup_ps(rotation));
+  return _mm512_fmaddsub_ps(a, _mm512_moveldup_ps(rotation), sine);
+}
 KOTOBA_INLINE float v_sum(VF a) { return _mm512_reduce_add_ps(a); }
 KOTOBA_INLINE float v_max_lane(VF a) { return _mm512_reduce_max_ps(a); }
 
@@ -88,6 +93,10 @@ KOTOBA_INLINE VF v_power_of_two(__m256i n) {
 KOTOBA_INLINE VF v_ldexp(VF a, VF n) {
   const __m256i all = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(all, 1);
   return v_mul(v_mul(a, v_power_of_two(half)), v_power_of_two(_mm256_sub_epi32(all, half)));
+}
+KOTOBA_INLINE VF v_rotate_pairs(VF a, VF rotation) {
+  const VF sine = v_mul(_mm256_permute_ps(a, 0xb1), _mm256_movehdup_ps(rotation));
+  return _mm256_fmaddsub_ps(a, _mm256_moveldup_ps(rotation), sine);
 }
 KOTOBA_INLINE float v_sum(VF a) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -142,6 +151,10 @@ KOTOBA_INLINE VF v_select_less(VF a, VF b, VF x, VF y) { return a < b ? x : y; }
 KOTOBA_INLINE VF v_ldexp(VF a, VF n) {
   const VI all = __builtin_convertvector(n, VI), half = all >> 1;
   return a * (VF)((half + 127) << 23) * (VF)((all - half + 127) << 23);
+}
+KOTOBA_INLINE VF v_rotate_pairs(VF a, VF rotation) {
+  const VF sine = __builtin_shuffle(a, VI{1, 0, 3, 2}) * __builtin_shuffle(rotation, VI{1, 1, 3, 3});
+  return a * __builtin_shuffle(rotation, VI{0, 0, 2, 2}) + sine * VF{-1, 1, -1, 1};
 }
 KOTOBA_INLINE float v_sum(VF a) { return (a[0] + a[2]) + (a[1] + a[3]); }
 KOTOBA_INLINE float v_max_lane(VF a) {

@@ -4,9 +4,19 @@
  */
 import { native, type NativeFile } from '../../bindings/native.js';
 import { KotobaError } from '../errors.js';
-import type { TensorInfo, TensorSource } from '../formats/index.js';
+import {
+  blockWeights,
+  piecesOf,
+  readNumbers,
+  rowsOf,
+  type DType,
+  type Piece,
+  type Rows,
+  type TensorInfo,
+  type TensorSource,
+} from '../formats/index.js';
 import type { Device } from './device.js';
-import { Ops, type Linear, type Norm } from './ops.js';
+import { Ops, type Conv, type Linear, type Norm } from './ops.js';
 import type { Tensor } from './tensor.js';
 
 export class Weights implements Disposable {
@@ -16,6 +26,7 @@ export class Weights implements Disposable {
   readonly #owner: string;
   readonly #files = new Map<string, NativeFile>();
   readonly #ranges = new Map<string, number[]>();
+  readonly #mapped = new Map<TensorInfo, Tensor>();
   readonly #tensors: Tensor[] = [];
 
   /**
@@ -32,22 +43,43 @@ export class Weights implements Disposable {
   /** @throws KotobaError ERR_MODEL_TENSORS if it is missing, scaled, or not of this shape */
   tensor(name: string, shape: readonly number[]): Tensor {
     const source = this.#source(name, shape);
-    if (source.scale)
-      throw new KotobaError(
-        'ERR_MODEL_TENSORS',
-        `${this.#owner}: ${source.tensor.name} has an FP8 scale (${source.scale.name}), expected on matrices only`,
-      );
+    this.#requireUnscaled(source);
     return this.#place(source);
   }
 
   /** `name`.weight [outputs, inputs], with `name`.bias and the FP8 scale where the file has them. */
   linear(name: string, outputs: number, inputs: number): Linear {
     const source = this.#source(`${name}.weight`, [outputs, inputs]);
-    return {
-      weight: this.#place(source),
-      bias: this.#sources.has(`${name}.bias`) ? this.tensor(`${name}.bias`, [outputs]) : undefined,
-      scale: source.scale && this.#float32(source.scale),
-    };
+    return { ...this.#matrix(source), bias: this.#bias(name, [0, outputs]) };
+  }
+
+  /**
+   * Outputs [start, end) of `name`: q of a fused qkv, say. A view of what is stored, fused or not, wherever one stored
+   * tensor holds all these rows.
+   * @param range outputs of the canonical matrix
+   */
+  linearRows(name: string, range: Rows, inputs: number): Linear {
+    const source = this.#sources.get(`${name}.weight`);
+    const outputs = Math.max(source?.shape[0] ?? 0, range[1]);
+    const whole = this.#source(`${name}.weight`, [outputs, inputs]);
+    return { ...this.#matrix(rowsOf(whole, range)), bias: this.#bias(name, range) };
+  }
+
+  /**
+   * `name`.weight [outputs, inputs, kernel, kernel], its columns put in the order ky, kx, inputs once. F32, F16 and BF16
+   * stay as they are, other types become F32; a 1×1 convolution is used as stored.
+   */
+  conv(name: string, outputs: number, inputs: number, kernel: number): Conv {
+    const source = this.#source(`${name}.weight`, [outputs, inputs, kernel, kernel]);
+    this.#requireUnscaled(source);
+    const bias = this.#bias(name, [0, outputs]);
+    const taps = kernel * kernel;
+    const stored = this.#map(source.tensor, [outputs, inputs * taps]);
+    if (kernel === 1) return { weight: stored, bias, kernel };
+    const dtype = ['F16', 'BF16'].includes(stored.dtype) ? stored.dtype : 'F32';
+    const weight = this.#own(this.#device.empty(dtype, [outputs, taps * inputs]));
+    this.#ops.convWeight(weight, stored, taps);
+    return { weight, bias, kernel };
   }
 
   /** `name`.weight and `name`.bias [columns] */
@@ -87,22 +119,61 @@ export class Weights implements Disposable {
     return source;
   }
 
+  #requireUnscaled(source: TensorSource): void {
+    const scaled = piecesOf(source).find(({ scale }) => scale !== undefined);
+    if (scaled)
+      throw new KotobaError(
+        'ERR_MODEL_TENSORS',
+        `${this.#owner}: ${scaled.tensor.name} has an FP8 scale (${scaled.scale!.name}), expected on matrices only`,
+      );
+  }
+
+  #bias(name: string, range: Rows): Tensor | undefined {
+    const source = this.#sources.get(`${name}.bias`);
+    if (!source) return undefined;
+    this.#source(`${name}.bias`, [Math.max(source.shape[0] ?? 0, range[1])]);
+    this.#requireUnscaled(source);
+    return this.#place(rowsOf(source, range));
+  }
+
+  #matrix(source: TensorSource): Pick<Linear, 'weight' | 'scale'> {
+    const pieces = piecesOf(source);
+    const scale = pieces.length === 1 ? source.scale && this.#float32(source.scale) : this.#rowScales(pieces);
+    return { weight: this.#place(source), scale };
+  }
+
   #place(source: TensorSource): Tensor {
-    const stored = this.#map(source.tensor);
-    const rows = source.rows ? this.#own(stored.rowRange(source.rows[0], source.rows[1])) : stored;
-    const whole = source.append ? this.#join(rows, source.append) : rows;
+    const pieces = piecesOf(source).map(({ tensor, rows }) => {
+      const stored = this.#map(tensor);
+      return rows ? this.#own(stored.rowRange(rows[0], rows[1])) : stored;
+    });
+    const whole = pieces.length === 1 ? pieces[0]! : this.#join(pieces);
     return source.transposed ? this.#own(this.#ops.transpose(whole)) : whole;
   }
 
-  #join(head: Tensor, append: NonNullable<TensorSource['append']>): Tensor {
-    using tail = this.#map(append.tensor).rowRange(append.rows[0], append.rows[1]);
-    const rows = head.shape[0]! + tail.shape[0]!;
-    const whole = this.#own(this.#device.empty('F32', [rows, ...head.shape.slice(1)]));
-    using first = whole.rowRange(0, head.shape[0]!);
-    using rest = whole.rowRange(head.shape[0]!, rows);
-    this.#ops.decodeInto(first, head);
-    this.#ops.decodeInto(rest, tail);
+  /** A copy: in the stored type where all pieces share one that is not quantised, else decoded. */
+  #join(pieces: readonly Tensor[]): Tensor {
+    const { dtype, shape } = pieces[0]!;
+    const isShared = pieces.every((piece) => piece.dtype === dtype) && blockWeights(dtype as DType) === 1;
+    const rows = pieces.reduce((sum, piece) => sum + piece.shape[0]!, 0);
+    const whole = this.#own(this.#device.empty(isShared ? dtype : 'F32', [rows, ...shape.slice(1)]));
+    let at = 0;
+    for (const piece of pieces) {
+      using part = whole.rowRange(at, (at += piece.shape[0]!));
+      if (isShared) this.#ops.convWeight(part, piece, 1);
+      else this.#ops.decodeInto(part, piece);
+    }
     return whole;
+  }
+
+  /** [rows]: one scale for each row of joined pieces, read at once, for they are a few bytes; undefined where none has one. */
+  #rowScales(pieces: readonly Piece[]): Tensor | undefined {
+    if (!pieces.some(({ scale }) => scale)) return undefined;
+    const scales = pieces.flatMap(({ tensor, rows, scale }) => {
+      const [start, end] = rows ?? [0, tensor.shape[0]!];
+      return new Array<number>(end - start).fill(scale ? readNumbers(scale)[0]! : 1);
+    });
+    return this.#own(this.#device.from(Float32Array.from(scales), [scales.length]));
   }
 
   /** A scale of any float dtype as F32 [elements]. */
@@ -111,7 +182,10 @@ export class Weights implements Disposable {
     return this.#own(this.#ops.decode(stored));
   }
 
-  #map(info: TensorInfo): Tensor {
+  /** @param shape of the elements, where it is not the stored one */
+  #map(info: TensorInfo, shape: readonly number[] = info.shape): Tensor {
+    const known = this.#mapped.get(info);
+    if (known) return known;
     let file = this.#files.get(info.path);
     if (!file) {
       file = new native.File(info.path);
@@ -119,7 +193,9 @@ export class Weights implements Disposable {
       this.#ranges.set(info.path, []);
     }
     this.#ranges.get(info.path)!.push(info.offset, info.bytes);
-    return this.#own(this.#device.weight(file, info.offset, info.dtype, info.shape));
+    const tensor = this.#own(this.#device.weight(file, info.offset, info.dtype, shape));
+    this.#mapped.set(info, tensor);
+    return tensor;
   }
 
   #own(tensor: Tensor): Tensor {
