@@ -25,8 +25,10 @@ export type ErrorCode =
   | 'ERR_MODEL_SLOT' // a network, but not the one asked for
   | 'ERR_MODEL_TENSORS' // missing, unexpected or wrongly shaped tensors, unused scales
   | 'ERR_MODEL_CONFIG' // a --config or metadata that contradicts the tensors
-  | 'ERR_TOKENIZER_MISSING' // T5 weights without a vocabulary
+  | 'ERR_TOKENIZER_MISSING' // weights without their vocabulary
   | 'ERR_TOKENIZER_FORMAT'
+  | 'ERR_IMAGE_FORMAT' // not a picture, a kind that needs sharp, or a damaged PNG
+  | 'ERR_IMAGE_SIZE' // absurdly large or empty
   | 'ERR_TOKEN_ID'; // an id outside the embedding table
 
 export class KotobaError extends Error {

@@ -8,6 +8,7 @@ const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 
 const ORDER: readonly (readonly string[])[] = [
   ['errors'],
+  ['atomic_file'],
   ['formats', 'text', 'image'],
   ['bindings'],
   ['runtime'],

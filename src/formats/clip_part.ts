@@ -7,7 +7,7 @@ import type { ModelFile } from './model_file.js';
 import { namingOf, placeOf } from './names/prefixes.js';
 import type { EncoderScheme } from './names/scheme.js';
 import { usedTensors } from './part.js';
-import type { ClipConfig, ClipPart, Slot, TensorSource } from './part.js';
+import type { ClipConfig, ClipPart, ClipSlot, Slot, TensorSource } from './part.js';
 import { checkShapes, countLayers, dimension, resolveEntries } from './resolve.js';
 
 export const clipFamily: ConfigFamily = {
@@ -28,7 +28,7 @@ export const clipFamily: ConfigFamily = {
 };
 
 interface KnownClip {
-  readonly slot: Slot;
+  readonly slot: ClipSlot;
   readonly title: string;
   readonly heads: number;
   readonly activation: string;
@@ -42,7 +42,7 @@ const kKnown: Readonly<Record<number, KnownClip>> = {
   1280: { slot: 'clip_g', title: 'CLIP-G', heads: 20, activation: 'gelu' },
 };
 
-const kClipSlots: readonly Slot[] = ['clip_l', 'clip_g', 'clip_b', 'clip_h'];
+const kClipSlots: readonly ClipSlot[] = ['clip_l', 'clip_g', 'clip_b', 'clip_h'];
 const kActivations = ['quick_gelu', 'gelu'];
 /** positions of every CLIP but the long ones */
 const kPositions = 77;
@@ -173,7 +173,10 @@ function validate(path: string, config: ClipConfig, undecided: readonly string[]
     );
 }
 
-function whichClip(config: ClipConfig, prefix: string): { slot: Slot; fits: readonly Slot[]; title: string } {
+function whichClip(
+  config: ClipConfig,
+  prefix: string,
+): { slot: ClipSlot; fits: readonly ClipSlot[]; title: string } {
   const known = kKnown[config.hidden_size];
   const isLong = config.max_position_embeddings > kPositions;
   if (known !== undefined) {
@@ -187,7 +190,7 @@ function whichClip(config: ClipConfig, prefix: string): { slot: Slot; fits: read
   }
   const likely = placeOf(prefix).slot ?? (config.hidden_act === 'gelu' ? 'clip_g' : 'clip_l');
   const slot = isLong && likely === 'clip_l' ? 'longclip_l' : likely;
-  const fits = [...new Set<Slot>([slot, likely, ...kClipSlots])];
+  const fits = [...new Set<ClipSlot>([slot, likely, ...kClipSlots])];
   return { slot, fits, title: `${isLong ? 'Long-CLIP' : 'CLIP'} of hidden size ${config.hidden_size}` };
 }
 

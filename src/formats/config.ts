@@ -1,5 +1,5 @@
 /**
- * Dimensions and choices of an encoder, in Hugging Face's key names. Shapes say most; what they cannot say comes from
+ * Dimensions and choices of a network, in the key names of its reference. Shapes say most; what they cannot say comes from
  * --config, else the file's metadata, else a config.json beside it, else the known models.
  */
 import { existsSync, readFileSync } from 'node:fs';
@@ -7,15 +7,16 @@ import { dirname, join } from 'node:path';
 import { KotobaError } from '../errors.js';
 import { guarded, statFile } from './byte_source.js';
 import type { ModelFile, TensorInfo } from './model_file.js';
-import { parseLoosely, record } from './resolve.js';
+import { folderOf, parseLoosely, record } from './resolve.js';
 
-export type ConfigValue = number | string | boolean;
+export type ConfigValue = number | string | boolean | readonly number[];
 type ConfigRecord = Readonly<Record<string, unknown>>;
 
 /** One key of a family's config. */
 export interface ConfigKey {
   readonly name: string;
-  readonly type: 'count' | 'number' | 'string' | 'boolean';
+  /** `number`: none below 0 */
+  readonly type: 'count' | 'counts' | 'number' | 'real' | 'string' | 'boolean';
   /** other names for it */
   readonly aliases?: readonly string[];
 }
@@ -80,18 +81,31 @@ function readSource(
     const value = key === undefined ? undefined : stated[key];
     if (value === undefined || value === null) continue;
     if (!isOfType(value, type))
-      return `${source.title}: ${key} is ${JSON.stringify(value)}, expected a ${type}`;
+      return `${source.title}: ${key} is ${JSON.stringify(value)}, expected ${kTypeWords[type]}`;
     const known = shapes[name];
-    if (known !== undefined && known !== 0 && known !== value)
+    if (known !== undefined && known !== 0 && String(known) !== String(value))
       return `${source.title}: ${key} is ${String(value)}, but the tensors say ${String(known)}`;
     values.set(name, value);
   }
   return values;
 }
 
+const kTypeWords: Readonly<Record<ConfigKey['type'], string>> = {
+  count: 'a count',
+  counts: 'a list of counts',
+  number: 'a number',
+  real: 'a number',
+  string: 'a string',
+  boolean: 'a boolean',
+};
+
 function isOfType(value: unknown, type: ConfigKey['type']): value is ConfigValue {
   if (type === 'string' || type === 'boolean') return typeof value === type;
-  if (typeof value !== 'number' || !Number.isFinite(value) || value < 0) return false;
+  if (type === 'counts')
+    return Array.isArray(value) && value.length > 0 && value.every((n) => isOfType(n, 'count'));
+  if (typeof value !== 'number' || !Number.isFinite(value)) return false;
+  if (type === 'real') return true;
+  if (value < 0) return false;
   return type === 'number' || Number.isSafeInteger(value);
 }
 
@@ -101,7 +115,7 @@ const isTelling = (family: ConfigFamily, values: ConfigRecord): boolean =>
 /** Metadata and config.json, as far as they are about this family. */
 export function foundConfigs(model: ModelFile, family: ConfigFamily, tensor: TensorInfo): ConfigSource[] {
   const sources: ConfigSource[] = [];
-  const stored = model.metadata.get('config');
+  const stored = model.metadata.get(`${folderOf(tensor.name)}config`);
   const inFile = typeof stored === 'string' ? unwrap(parseLoosely(stored)) : undefined;
   if (inFile !== undefined && isTelling(family, inFile))
     sources.push({ title: 'the config in the metadata', values: inFile });

@@ -1,13 +1,13 @@
 /** Words for people about what a part's tensors are. */
 import { isFp8 } from './dtype.js';
 import type { DType } from './dtype.js';
-import { usedTensors } from './part.js';
+import { piecesOf, usedTensors } from './part.js';
 import type { TensorSource } from './part.js';
 
 /** "F16", "Q4_K, Q6_K and F32", "F8_E4M3 with scales": stored types, most bytes first. */
 export function describeDTypes(tensors: ReadonlyMap<string, TensorSource>): string {
   const bytes = new Map<DType, number>();
-  const scales = new Set([...tensors.values()].flatMap(({ scale }) => scale ?? []));
+  const scales = new Set([...tensors.values()].flatMap(piecesOf).flatMap(({ scale }) => scale ?? []));
   for (const tensor of usedTensors(tensors))
     if (!scales.has(tensor)) bytes.set(tensor.dtype, (bytes.get(tensor.dtype) ?? 0) + tensor.bytes);
   const names = [...bytes]

@@ -1,12 +1,12 @@
-/** A denoiser or VAE found in a file: recognised and counted, its tensors under the file's own names. */
+/** A denoiser or VAE found in a file: Flux and VAEs complete and checked, the others recognised and counted. */
 import type { ConfigSource } from './config.js';
-import { describeDTypes } from './describe.js';
+import { buildFlux } from './flux_part.js';
 import type { ModelFile } from './model_file.js';
-import type { DiffusionScheme } from './names/diffusion.js';
-import { namingOf } from './names/prefixes.js';
-import { usedTensors } from './part.js';
-import type { DiffusionPart, TensorSource } from './part.js';
-import { parseLoosely, record } from './resolve.js';
+import type { DiffusionScheme, UncheckedScheme } from './names/diffusion.js';
+import { members, summarize } from './part_summary.js';
+import type { DiffusionPart, UncheckedPart } from './part.js';
+import { folderOf, parseLoosely, record } from './resolve.js';
+import { buildVae } from './vae_part.js';
 
 export function buildDiffusion(
   model: ModelFile,
@@ -14,34 +14,24 @@ export function buildDiffusion(
   prefix: string,
   given?: ConfigSource,
 ): DiffusionPart {
-  const tensors = new Map<string, TensorSource>();
-  for (const [name, tensor] of model.tensors) {
-    if (!name.startsWith(prefix)) continue;
-    const own = name.slice(prefix.length);
-    if (scheme.members.test(own)) tensors.set(own, { tensor, shape: tensor.shape });
-  }
-  const count = (pattern: RegExp): number =>
-    new Set([...tensors.keys()].flatMap((name) => pattern.exec(name)?.[1] ?? [])).size;
-  const { family, title } = scheme.describe((name) => tensors.get(name)?.shape, count);
-  const used = [...usedTensors(tensors)];
-  const naming = namingOf(scheme.naming, prefix);
-  const stored = model.metadata.get('config');
+  if (scheme.network === 'flux') return buildFlux(model, scheme, prefix, given);
+  if (scheme.network === 'vae') return buildVae(model, scheme, prefix, given);
+  return buildUnchecked(model, scheme, prefix);
+}
+
+function buildUnchecked(model: ModelFile, scheme: UncheckedScheme, prefix: string): UncheckedPart {
+  const tensors = new Map(
+    [...members(model, scheme, prefix)].map(([name, tensor]) => [name, { tensor, shape: tensor.shape }]),
+  );
+  const stored = model.metadata.get(`${folderOf(prefix)}config`);
   return {
-    family,
+    ...summarize(model, scheme, prefix, tensors),
     slot: scheme.slot,
-    fits: [scheme.slot],
-    naming,
-    description: `${title}, ${naming}, ${describeDTypes(tensors)}`,
-    prefix,
-    path: used[0]!.path,
-    config: given?.values ?? record(typeof stored === 'string' ? parseLoosely(stored) : undefined) ?? {},
-    tensors,
+    config: record(typeof stored === 'string' ? parseLoosely(stored) : undefined) ?? {},
     missing: [],
     unexpected: [],
     wrong: [],
     undecided: [],
     notes: [],
-    bytesRead: used.reduce((sum, { bytes }) => sum + bytes, 0),
-    tensorCount: used.length,
   };
 }

@@ -2,8 +2,9 @@
 import { KotobaError } from '../errors.js';
 import { buildClip, clipFamily } from './clip_part.js';
 import { givenConfig } from './config.js';
-import type { ConfigSource } from './config.js';
+import type { ConfigFamily, ConfigSource } from './config.js';
 import { buildDiffusion } from './diffusion_part.js';
+import { fluxFamily } from './flux_part.js';
 import type { ModelFile } from './model_file.js';
 import { clipSchemes } from './names/clip.js';
 import { diffusionSchemes } from './names/diffusion.js';
@@ -14,9 +15,10 @@ import { usedTensors } from './part.js';
 import type { Part, Slot } from './part.js';
 import { isScaleName } from './resolve.js';
 import { buildT5, t5Family } from './t5_part.js';
+import { vaeFamily, vaeOfFamily } from './vae_part.js';
 
 export interface IdentifyOptions {
-  /** Hugging Face's config keys, flat or one object per slot; overrides what the file says */
+  /** config keys of the reference (Hugging Face's for encoders), flat or one object per slot; overrides what the file says */
   readonly config?: Readonly<Record<string, unknown>> | undefined;
   /** the slot the config is meant for, where a file holds several networks */
   readonly slot?: Slot | undefined;
@@ -35,7 +37,8 @@ const kMaxParts = 32;
 interface Found {
   readonly prefix: string;
   readonly build: (given?: ConfigSource) => Part;
-  readonly scheme?: EncoderScheme;
+  /** absent: a network whose config is not looked at */
+  readonly family?: ConfigFamily;
 }
 
 export function identify(model: ModelFile, options: IdentifyOptions = {}): Part[] {
@@ -73,7 +76,7 @@ function findEncoders(model: ModelFile, slot: Slot | undefined): Found[] {
         .filter((prefix) => scheme.accepts(prefix, (name) => model.tensors.has(prefix + name)))
         .map((prefix) => ({
           prefix,
-          scheme,
+          family: scheme.family === 'clip' ? clipFamily : t5Family,
           build: (given?: ConfigSource) => build(model, scheme, prefix, given, slot),
         })),
     ),
@@ -84,8 +87,11 @@ function findDiffusion(model: ModelFile): Found[] {
   return diffusionSchemes.flatMap((scheme) =>
     [...prefixesOf(model, scheme.anchors.slice(0, 1))]
       .filter((prefix) => scheme.anchors.every((anchor) => model.tensors.has(prefix + anchor)))
+      .filter((prefix) => scheme.unless === undefined || !model.tensors.has(prefix + scheme.unless))
       .map((prefix) => ({
         prefix,
+        ...(scheme.network === 'flux' && { family: fluxFamily }),
+        ...(scheme.network === 'vae' && { family: vaeFamily }),
         build: (given?: ConfigSource) => buildDiffusion(model, scheme, prefix, given),
       })),
   );
@@ -122,7 +128,7 @@ function applyConfig(
     return built instanceof KotobaError ? part : built;
   });
   if (applied === 0 && failures.length > 0) throw failures[0]!;
-  const hasTarget = found.some(({ scheme }, i) => scheme !== undefined && targets.has(i));
+  const hasTarget = found.some(({ family }, i) => family !== undefined && targets.has(i));
   if (applied === 0 && options.config !== undefined && hasTarget) throw unusedConfig(options);
   const broken = parts.find((part) => part instanceof KotobaError);
   if (broken !== undefined) throw broken;
@@ -139,18 +145,19 @@ function configTargets(plain: readonly (Part | KotobaError)[], slot: Slot | unde
 }
 
 function configFor(
-  { scheme }: Found,
+  { family }: Found,
   part: Part | KotobaError,
   { config, slot }: IdentifyOptions,
 ): ConfigSource | undefined {
-  if (scheme === undefined || config === undefined) return undefined;
+  if (family === undefined || config === undefined) return undefined;
   const fits = part instanceof KotobaError ? [] : part.fits;
   const slots = slot === undefined ? fits : [slot, ...fits];
-  return givenConfig(config, scheme.family === 'clip' ? clipFamily : t5Family, slots);
+  return givenConfig(config, family, slots);
 }
 
 function unusedConfig({ slot }: IdentifyOptions): KotobaError {
-  const keys = [...clipFamily.keys, ...t5Family.keys].map(({ name }) => name);
+  const families = [clipFamily, t5Family, fluxFamily, vaeFamily];
+  const keys = families.flatMap((family) => family.keys).map(({ name }) => name);
   return new KotobaError(
     'ERR_MODEL_CONFIG',
     `the given config says nothing about ${slot === undefined ? 'any network of the file' : slot}; ` +
@@ -176,19 +183,20 @@ function withUnexpected(model: ModelFile, parts: readonly Part[]): Part[] {
   }
   return parts.map((part) => ({
     ...part,
-    unexpected: unexpected.get(part) ?? [],
+    unexpected: [...new Set([...part.unexpected, ...(unexpected.get(part) ?? [])])],
     wrong: [...part.wrong, ...(scales.get(part) ?? []).map((name) => `${name} has no FP8 weight to scale`)],
   }));
 }
 
 /** The VAEs of SD1 and SDXL have the same shapes, those of Flux and SD3 too; the denoiser beside tells which it is. */
 function nameVae(parts: readonly Part[]): Part[] {
-  const denoisers = parts.filter(({ slot }) => slot === 'transformer' || slot === 'unet');
-  const family = denoisers.length === 1 ? denoisers[0]!.family : undefined;
-  const fits = { sd1_or_sdxl: ['sd1', 'sd2', 'sdxl'], flux_or_sd3: ['flux', 'sd3'] } as const;
+  const families = parts.flatMap((part) =>
+    part.slot === 'transformer' || part.slot === 'unet' ? part.family : [],
+  );
+  const [family, another] = families;
   return parts.map((part) => {
-    if (part.family !== 'sd1_or_sdxl' && part.family !== 'flux_or_sd3') return part;
-    return (fits[part.family] as readonly unknown[]).includes(family) ? ({ ...part, family } as Part) : part;
+    if (part.slot !== 'vae' || family === undefined || another !== undefined) return part;
+    return vaeOfFamily(part, family) ?? part;
   });
 }
 

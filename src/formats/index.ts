@@ -33,18 +33,34 @@ export type {
   TensorInfo,
 } from './model_file.js';
 export { openModel } from './open.js';
-export { SLOTS } from './part.js';
+export { SLOTS, piecesOf, rowsOf } from './part.js';
 export type {
   ClipConfig,
   ClipPart,
+  ClipSlot,
   DiffusionPart,
   Family,
+  FluxConfig,
+  FluxPart,
   Part,
+  Piece,
   Rows,
   Slot,
   T5Config,
   T5Part,
   TensorSource,
+  UncheckedPart,
+  VaeConfig,
+  VaeHalf,
+  VaePart,
 } from './part.js';
+export { readNumbers } from './read.js';
+export { QUANTIZED_TYPES, quantize } from './quantize.js';
+export type { QuantizedType } from './quantize.js';
 export { parseSafetensors } from './safetensors.js';
 export { checkPart, selectPart } from './select.js';
+export { writeT5Gguf } from './t5_gguf.js';
+export type { UnigramPieces } from './t5_gguf.js';
+export { requireHalf, vaeOfFamily } from './vae_part.js';
+export { writeGguf } from './write_gguf.js';
+export type { GgufTensor, GgufValue } from './write_gguf.js';

@@ -3,7 +3,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { KotobaError } from '../errors.js';
 import { guarded, statFile } from './byte_source.js';
-import type { ModelFile, TensorInfo } from './model_file.js';
+import type { MetadataValue, ModelFile, TensorInfo } from './model_file.js';
 import { isIndexName, openFileOrSet, openIndex, weightsInFolder } from './shards.js';
 
 /** Sub-folders of a diffusers pipeline that hold networks, and what else may lie in one. */
@@ -61,7 +61,7 @@ function componentsOf(folder: string): { name: string; weights: string }[] {
   });
 }
 
-/** A whole diffusers folder as one model: every tensor's name begins with its sub-folder. */
+/** A whole diffusers folder as one model: names of tensors and of metadata begin with their sub-folder. */
 function openPipeline(folder: string, path: string): ModelFile {
   const components = componentsOf(folder).map(({ name, weights }) => ({ name, model: openWeights(weights) }));
   const first = components[0];
@@ -71,15 +71,18 @@ function openPipeline(folder: string, path: string): ModelFile {
       `${folder}: a diffusers folder without weights: none of ${kComponents.join(', ')} holds a .safetensors file`,
     );
   const tensors = new Map<string, TensorInfo>();
-  for (const { name, model } of components)
+  const metadata = new Map<string, MetadataValue>();
+  for (const { name, model } of components) {
     for (const [key, tensor] of model.tensors)
       tensors.set(`${name}/${key}`, { ...tensor, name: `${name}/${key}` });
+    for (const [key, value] of model.metadata) metadata.set(`${name}/${key}`, value);
+  }
   return {
     path,
     container: first.model.container,
     files: components.flatMap(({ model }) => model.files),
     tensors,
-    metadata: new Map(),
+    metadata,
     weightsDir: folder,
   };
 }

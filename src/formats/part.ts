@@ -2,8 +2,8 @@
 import type { TensorInfo } from './model_file.js';
 
 /** The places a file can fill, as `--slot` and the pipelines name them. */
-export type Slot =
-  'clip_l' | 'clip_g' | 'clip_b' | 'clip_h' | 'longclip_l' | 't5' | 'transformer' | 'unet' | 'vae';
+export type Slot = ClipSlot | 't5' | 'transformer' | 'unet' | 'vae';
+export type ClipSlot = 'clip_l' | 'clip_g' | 'clip_b' | 'clip_h' | 'longclip_l';
 
 export const SLOTS: readonly Slot[] = [
   'clip_l',
@@ -32,19 +32,44 @@ export type Family =
 /** Half-open range of rows of the outermost dimension. */
 export type Rows = readonly [start: number, end: number];
 
-/** How to make one canonical tensor out of stored ones: slice, then append, then transpose, then scale. */
-export interface TensorSource {
+/** Rows of one stored tensor. */
+export interface Piece {
   readonly tensor: TensorInfo;
-  /** only these rows: a third of a fused in_proj, or the head of a position table */
+  /** only these: a third of a fused in_proj, or the head of a position table */
   readonly rows?: Rows;
-  /** rows of a second tensor that follow (Long-CLIP's two position tables) */
-  readonly append?: { readonly tensor: TensorInfo; readonly rows: Rows };
-  /** stored [in, out] where the canonical tensor is [out, in] */
-  readonly transposed?: true;
   /** one value that multiplies every weight (scaled FP8) */
   readonly scale?: TensorInfo;
-  /** of the canonical tensor */
+}
+
+/** How to make one canonical tensor out of stored ones: scale each piece, join their rows, then transpose. */
+export interface TensorSource extends Piece {
+  /** pieces that follow: k and v of a fused qkv, the other half of swapped rows, Long-CLIP's second position table */
+  readonly append?: readonly Piece[];
+  /** stored [in, out] where the canonical tensor is [out, in] */
+  readonly transposed?: true;
+  /** of the canonical tensor; a 1×1 convolution may be stored as a matrix of the same elements */
   readonly shape: readonly number[];
+}
+
+/** All pieces of a source, first to last. */
+export const piecesOf = (source: TensorSource): readonly Piece[] => [source, ...(source.append ?? [])];
+
+/**
+ * Rows [start, end) of a canonical tensor that is not transposed: of each piece what lies among them.
+ * @param range within source.shape[0]
+ */
+export function rowsOf(source: TensorSource, [start, end]: Rows): TensorSource {
+  const pieces: Piece[] = [];
+  let at = 0;
+  for (const { tensor, rows = [0, tensor.shape[0] ?? 1], scale } of piecesOf(source)) {
+    const from = Math.max(start - at, 0) + rows[0];
+    const to = Math.min(end - at, rows[1] - rows[0]) + rows[0];
+    if (from < to) pieces.push({ tensor, rows: [from, to], ...(scale && { scale }) });
+    at += rows[1] - rows[0];
+  }
+  const [first, ...append] = pieces;
+  const shape = [end - start, ...source.shape.slice(1)];
+  return { ...first!, ...(append.length > 0 && { append }), shape };
 }
 
 /** Keys as in Hugging Face's config.json. */
@@ -79,6 +104,49 @@ export interface T5Config {
   readonly dense_act_fn: string;
 }
 
+/** Keys as in Black Forest Labs' code. */
+export interface FluxConfig {
+  readonly in_channels: number;
+  readonly out_channels: number;
+  readonly vec_in_dim: number;
+  readonly context_in_dim: number;
+  readonly hidden_size: number;
+  /** width of the MLPs / hidden_size: round their product */
+  readonly mlp_ratio: number;
+  readonly num_heads: number;
+  readonly depth: number;
+  readonly depth_single_blocks: number;
+  /** how a head's width is shared among the axes of a position: index, row, column */
+  readonly axes_dim: readonly number[];
+  readonly theta: number;
+  readonly qkv_bias: boolean;
+  readonly guidance_embed: boolean;
+  /** T5 tokens it was trained with, where the file says so */
+  readonly max_sequence_length?: number;
+}
+
+/** Keys as in the LDM and Black Forest Labs' code. */
+export interface VaeConfig {
+  readonly ch: number;
+  /** channels of each level / ch, finest level first */
+  readonly ch_mult: readonly number[];
+  readonly num_res_blocks: number;
+  /** latent channels */
+  readonly z_channels: number;
+  readonly in_channels: number;
+  readonly out_ch: number;
+  readonly num_groups: number;
+  /** whether 1×1 convolutions stand around the latent */
+  readonly quant_conv: boolean;
+  /** latent = (mean − shift_factor) · scale_factor */
+  readonly scale_factor: number;
+  readonly shift_factor: number;
+  /** side of the pictures it was trained with, pixels, where the file says so */
+  readonly resolution?: number;
+}
+
+export type VaeHalf = 'encoder' | 'decoder';
+
 interface PartBase {
   /** what it most likely is */
   readonly slot: Slot;
@@ -92,7 +160,7 @@ interface PartBase {
   readonly prefix: string;
   /** file names of the weights, for messages */
   readonly path: string;
-  /** canonical (Hugging Face) name → where it is; for diffusion networks the file's own names without the prefix */
+  /** canonical name → where it is: Hugging Face's names of encoders, Black Forest Labs' of Flux and VAEs */
   readonly tensors: ReadonlyMap<string, TensorSource>;
   /** file names of tensors that should be there */
   readonly missing: readonly string[];
@@ -111,29 +179,50 @@ interface PartBase {
 
 export interface ClipPart extends PartBase {
   readonly family: 'clip';
+  readonly slot: ClipSlot;
   readonly config: ClipConfig;
 }
 
 export interface T5Part extends PartBase {
   readonly family: 't5';
+  readonly slot: 't5';
   readonly config: T5Config;
 }
 
-export interface DiffusionPart extends PartBase {
+export interface FluxPart extends PartBase {
+  readonly family: 'flux';
+  readonly slot: 'transformer';
+  readonly config: FluxConfig;
+}
+
+export interface VaePart extends PartBase {
   readonly family: Exclude<Family, 'clip' | 't5'>;
-  /** what the file's own `__metadata__.config` or a --config says, unchecked */
+  readonly slot: 'vae';
+  readonly config: VaeConfig;
+  /** which halves the file holds */
+  readonly halves: readonly VaeHalf[];
+  /** `assumed`: neither file nor a denoiser beside it told scale_factor and shift_factor; see vaeOfFamily() */
+  readonly factors: 'told' | 'assumed';
+}
+
+/** A denoiser that is recognised and counted, its tensors under the file's own names, unchecked. */
+export interface UncheckedPart extends PartBase {
+  readonly family: 'sd1' | 'sd2' | 'sdxl' | 'sd3';
+  readonly slot: 'transformer' | 'unet';
+  /** what the file's own `__metadata__.config` says */
   readonly config: Readonly<Record<string, unknown>>;
 }
 
+export type DiffusionPart = FluxPart | VaePart | UncheckedPart;
 export type Part = ClipPart | T5Part | DiffusionPart;
 
 /** Every stored tensor a part reads, once. */
 export function usedTensors(tensors: ReadonlyMap<string, TensorSource>): Set<TensorInfo> {
   const used = new Set<TensorInfo>();
-  for (const { tensor, append, scale } of tensors.values()) {
-    used.add(tensor);
-    if (append !== undefined) used.add(append.tensor);
-    if (scale !== undefined) used.add(scale);
-  }
+  for (const source of tensors.values())
+    for (const { tensor, scale } of piecesOf(source)) {
+      used.add(tensor);
+      if (scale !== undefined) used.add(scale);
+    }
   return used;
 }

@@ -1,4 +1,4 @@
-/** The values of small tensors (token ids, masks) read straight from a safetensors file, without a device. */
+/** The values of tensors read straight from a file, without a device. */
 import { KotobaError } from '../errors.js';
 import { withFile } from './byte_source.js';
 import type { DType } from './dtype.js';
@@ -43,6 +43,26 @@ export function readNumbers(tensor: TensorInfo): Float64Array {
   const buffer = withFile(path, (source) => source.read(offset, bytes));
   const view = new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength);
   return Float64Array.from({ length: bytes / size }, (_, i) => read(view, i * size));
+}
+
+/**
+ * Elements [start, end) of a float tensor, rounded to F32.
+ * @throws KotobaError ERR_ARGUMENT for any type but F64, F32, F16 and BF16; ERR_FILE_READ
+ */
+export function readFloats(tensor: TensorInfo, start: number, end: number): Float32Array {
+  const { name, dtype, path, offset } = tensor;
+  const reader = ['F64', 'F32', 'F16', 'BF16'].includes(dtype) ? READERS[dtype] : undefined;
+  if (!reader)
+    throw new KotobaError(
+      'ERR_ARGUMENT',
+      `${path}: expected F32, F16 or BF16 in ${name}, got the type ${dtype}`,
+    );
+  const [size, read] = reader;
+  const bytes = withFile(path, (source) => source.read(offset + start * size, (end - start) * size));
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const values = new Float32Array(end - start);
+  for (let i = 0; i < values.length; i++) values[i] = read(view, i * size);
+  return values;
 }
 
 /** IEEE 754 binary16: 5 bits of exponent, 10 of mantissa. */

@@ -2,7 +2,8 @@
 import { blockWeights, elementCount, isFp8, isWeightDType } from './dtype.js';
 import type { ModelFile, TensorInfo } from './model_file.js';
 import type { NameEntry, StoredAs } from './names/scheme.js';
-import type { TensorSource } from './part.js';
+import { piecesOf } from './part.js';
+import type { Piece, TensorSource } from './part.js';
 
 export interface Resolved {
   readonly tensors: Map<string, TensorSource>;
@@ -13,17 +14,20 @@ export interface Resolved {
 export function resolveEntries(model: ModelFile, prefix: string, entries: readonly NameEntry[]): Resolved {
   const resolved: Resolved = { tensors: new Map(), missing: [], wrong: [] };
   const missing = new Set<string>();
+  const has = (file: string): boolean => model.tensors.has(prefix + file);
   for (const { canonical, storedAs, optional } of entries) {
-    const stored = storedAs.find(
-      ({ file, later }) =>
-        model.tensors.has(prefix + file) && (later === undefined || model.tensors.has(prefix + later.file)),
-    );
+    const stored = storedAs.find((way) => filesOf(way).every(has));
     if (stored !== undefined) resolved.tensors.set(canonical, locate(model, prefix, stored));
-    else if (optional === undefined) missing.add(prefix + storedAs.at(-1)!.file);
+    else if (optional === undefined)
+      for (const file of filesOf(storedAs.at(-1)!)) if (!has(file)) missing.add(prefix + file);
   }
   resolved.missing.push(...missing);
   attachScales(model, prefix, resolved);
   return resolved;
+}
+
+function filesOf({ file, later, then = [] }: StoredAs): string[] {
+  return [file, ...(later === undefined ? [] : [later.file]), ...then];
 }
 
 function locate(model: ModelFile, prefix: string, stored: StoredAs): TensorSource {
@@ -41,9 +45,19 @@ function locate(model: ModelFile, prefix: string, stored: StoredAs): TensorSourc
     return {
       tensor,
       rows: [0, kept],
-      append: { tensor: later, rows: [kept, total] },
+      append: [{ tensor: later, rows: [kept, total] }],
       shape: [total, ...inner],
     };
+  }
+  if (stored.then !== undefined) {
+    const more = stored.then.map((file) => ({ tensor: model.tensors.get(prefix + file)! }));
+    const total = more.reduce((sum, piece) => sum + (piece.tensor.shape[0] ?? 0), height);
+    return { tensor, append: more, shape: [total, ...inner] };
+  }
+  if (stored.swapped) {
+    const half = Math.floor(height / 2);
+    const append = [{ tensor, rows: [0, half] }] as const;
+    return { tensor, rows: [half, height], append, shape: tensor.shape };
   }
   if (stored.transposed) return { tensor, transposed: true, shape: [...tensor.shape].reverse() };
   return { tensor, shape: tensor.shape };
@@ -52,41 +66,67 @@ function locate(model: ModelFile, prefix: string, stored: StoredAs): TensorSourc
 const kScaleSuffixes = ['.scale_weight', '.weight_scale'] as const;
 export const isScaleName = (name: string): boolean => kScaleSuffixes.some((suffix) => name.endsWith(suffix));
 
+/** What is no Linear, and so never has a scale of its own. */
+const kNoLinear = /embedding|^shared\.|relative_attention_bias|^text_projection/;
+
 /**
  * Scaled FP8: w = fp8 · scale. ComfyUI marks such files with a `scaled_fp8` tensor and `.scale_weight`, newer ones with
  * `_quantization_metadata` and `.weight_scale`; where it is marked, a Linear without its scale is incomplete.
  */
-function attachScales(model: ModelFile, prefix: string, { tensors, missing, wrong }: Resolved): void {
-  const marked = model.tensors.has(`${prefix}scaled_fp8`);
-  const layers = quantizedLayers(model);
-  for (const [canonical, source] of tensors) {
-    const { name, dtype, shape } = source.tensor;
-    const layer = name.replace(/\.weight$/, '');
-    const scale = kScaleSuffixes
-      .map((suffix) => model.tensors.get(layer + suffix))
-      .find((found) => found !== undefined);
-    const format = layers.get(layer);
-    if (format !== undefined && !/^float8_e(4m3fn|5m2)$/.test(format))
-      wrong.push(`${name} is quantised as ${format}, which is not supported`);
-    if (scale === undefined) {
-      const isLinear =
-        shape.length === 2 && /_proj\.|\.fc[12]\.|SelfAttention\.[qkvo]\.|\.w[io]/.test(canonical);
-      if (format !== undefined) missing.push(`${layer}.weight_scale`);
-      else if (marked && isFp8(dtype) && isLinear) missing.push(`${layer}.scale_weight`);
-    } else if (!isFp8(dtype)) wrong.push(`${scale.name} has no FP8 weight to scale: ${name} is ${dtype}`);
-    else if (elementCount(scale.shape) !== 1 || !isWeightDType(scale.dtype))
-      wrong.push(`${scale.name} is ${scale.dtype} [${scale.shape.join(', ')}]: expected one float`);
-    else tensors.set(canonical, { ...source, scale });
+function attachScales(model: ModelFile, prefix: string, resolved: Resolved): void {
+  const layers = quantizedLayers(model, prefix);
+  for (const [canonical, source] of resolved.tensors) {
+    const isLinear = source.tensor.shape.length === 2 && !kNoLinear.test(canonical);
+    const pieces = piecesOf(source).map((piece) =>
+      withScale(model, prefix, resolved, layers, piece, isLinear),
+    );
+    const [first, ...append] = pieces;
+    resolved.tensors.set(canonical, {
+      ...source,
+      ...first!,
+      ...(append.length > 0 && { append }),
+    });
   }
 }
 
+function withScale(
+  model: ModelFile,
+  prefix: string,
+  { missing, wrong }: Resolved,
+  layers: ReadonlyMap<string, string>,
+  piece: Piece,
+  isLinear: boolean,
+): Piece {
+  const { name, dtype } = piece.tensor;
+  const layer = name.replace(/\.weight$/, '');
+  const scale = kScaleSuffixes
+    .map((suffix) => model.tensors.get(layer + suffix))
+    .find((found) => found !== undefined);
+  const format = layers.get(layer);
+  const report = (list: string[], problem: string): void => {
+    if (!list.includes(problem)) list.push(problem);
+  };
+  if (format !== undefined && !/^float8_e(4m3fn|5m2)$/.test(format))
+    report(wrong, `${name} is quantised as ${format}, which is not supported`);
+  if (scale === undefined) {
+    if (format !== undefined) report(missing, `${layer}.weight_scale`);
+    else if (isLinear && isFp8(dtype) && model.tensors.has(`${prefix}scaled_fp8`))
+      report(missing, `${layer}.scale_weight`);
+  } else if (!isFp8(dtype)) report(wrong, `${scale.name} has no FP8 weight to scale: ${name} is ${dtype}`);
+  else if (elementCount(scale.shape) !== 1 || !isWeightDType(scale.dtype))
+    report(wrong, `${scale.name} is ${scale.dtype} ${label(scale.shape)}: expected one float`);
+  else return { ...piece, scale };
+  return piece;
+}
+
 /** Layers that `_quantization_metadata` lists, with their format. */
-function quantizedLayers(model: ModelFile): Map<string, string> {
-  const text = model.metadata.get('_quantization_metadata');
+function quantizedLayers(model: ModelFile, prefix: string): Map<string, string> {
+  const folder = folderOf(prefix);
+  const text = model.metadata.get(`${folder}_quantization_metadata`);
   const formats = new Map<string, string>();
   if (typeof text !== 'string') return formats;
   for (const [layer, entry] of Object.entries(record(record(parseLoosely(text))?.['layers']) ?? {}))
-    formats.set(layer, String(record(entry)?.['format']));
+    formats.set(folder + layer, String(record(entry)?.['format']));
   return formats;
 }
 
@@ -103,6 +143,9 @@ export function record(value: unknown): Record<string, unknown> | undefined {
     ? (value as Record<string, unknown>)
     : undefined;
 }
+
+/** In a diffusers pipeline the sub-folder, with its slash, that stands before names of tensors and metadata. */
+export const folderOf = (name: string): string => name.slice(0, name.lastIndexOf('/') + 1);
 
 /** One more than the highest layer number under `stem`; a number far out of line is no layer. */
 export function countLayers(names: Iterable<string>, stem: string): number {
@@ -130,46 +173,64 @@ export function dimension(
   return 0;
 }
 
-/** Compares what is there with what the network needs.  */
+/** Compares what is there with what the network needs; a matrix that is a 1×1 convolution takes that shape. */
 export function checkShapes(
   { tensors, wrong }: Resolved,
   expected: (canonical: string) => readonly number[],
 ): void {
-  for (const [canonical, source] of tensors) {
-    const { name, dtype } = source.tensor;
-    if (!isWeightDType(dtype)) wrong.push(`${name} is ${dtype}, not a float or quantised type`);
-    if ((source.tensor.shape.at(-1) ?? 1) % blockWeights(dtype) !== 0)
-      wrong.push(`${name} is ${dtype} ${label(source.tensor.shape)}, stored in blocks that cross its rows`);
-    wrong.push(...appendProblems(source));
-    if (source.shape.includes(0)) wrong.push(`${name} is ${label(source.tensor.shape)}: it holds nothing`);
+  for (const [canonical, found] of tensors) {
     const shape = expected(canonical);
-    if (sameShape(shape, source.shape)) continue;
-    wrong.push(`${name} is ${label(source.tensor.shape)}: expected ${label(storedShape(shape, source))}`);
+    const source = sameShape(shape, [...found.shape, 1, 1]) ? { ...found, shape } : found;
+    if (source !== found) tensors.set(canonical, source);
+    const problems = new Set(piecesOf(source).flatMap(({ tensor }) => storageProblems(tensor)));
+    wrong.push(...problems, ...joinProblems(source));
+    if (!sameShape(shape, source.shape)) wrong.push(shapeProblem(shape, source));
   }
 }
 
-/** The canonical shape as the file would store it. */
-function storedShape(
-  shape: readonly number[],
-  { rows, append, transposed }: TensorSource,
-): readonly number[] {
-  if (transposed) return [...shape].reverse();
-  return rows !== undefined && append === undefined ? [shape[0]! * 3, ...shape.slice(1)] : shape;
+function storageProblems({ name, dtype, shape }: TensorInfo): string[] {
+  const problems: string[] = [];
+  if (!isWeightDType(dtype)) problems.push(`${name} is ${dtype}, not a float or quantised type`);
+  // A convolution is used as a matrix: its rows are all of an output's weights.
+  const row = shape.length > 2 ? shape.slice(1).reduce((a, b) => a * b, 1) : (shape.at(-1) ?? 1);
+  if (row % blockWeights(dtype) !== 0)
+    problems.push(`${name} is ${dtype} ${label(shape)}, stored in blocks that cross its rows`);
+  if (shape.includes(0)) problems.push(`${name} is ${label(shape)}: it holds nothing`);
+  return problems;
 }
 
-function appendProblems({ tensor, rows, append }: TensorSource): string[] {
-  if (append === undefined || rows === undefined) return [];
-  const enough = (info: TensorInfo, needed: number): boolean =>
-    info.shape.length === 2 && info.shape[0]! >= needed;
-  if (
-    enough(tensor, rows[1]) &&
-    enough(append.tensor, rows[1] + 1) &&
-    tensor.shape[1] === append.tensor.shape[1] &&
-    tensor.dtype === append.tensor.dtype
-  )
-    return [];
+function shapeProblem(
+  expected: readonly number[],
+  { tensor, rows, append, transposed }: TensorSource,
+): string {
+  const { name, shape } = tensor;
+  if (append !== undefined && rows === undefined)
+    return `${[name, ...append.map((piece) => piece.tensor.name)].join(', ')} are ${[tensor, ...append.map((piece) => piece.tensor)].map((info) => label(info.shape)).join(', ')}: expected ${label(expected)} together`;
+  const isThird = rows !== undefined && append === undefined;
+  const stored = transposed
+    ? [...expected].reverse()
+    : isThird
+      ? [expected[0]! * 3, ...expected.slice(1)]
+      : expected;
+  return `${name} is ${label(shape)}: expected ${label(stored)}`;
+}
+
+/** Pieces must be rows of equal length that are there. */
+function joinProblems(source: TensorSource): string[] {
+  const { tensor, append } = source;
+  if (append === undefined) return [];
+  const inner = label(tensor.shape.slice(1));
+  const misfit = append.find(
+    (piece) =>
+      piece.tensor.shape.length !== tensor.shape.length || label(piece.tensor.shape.slice(1)) !== inner,
+  );
+  const isShort = piecesOf(source).some(
+    ({ tensor: { shape }, rows }) => rows !== undefined && (shape[0]! < rows[1] || rows[0] >= rows[1]),
+  );
+  if (misfit === undefined && !isShort) return [];
+  const other = (misfit ?? append[0]!).tensor;
   return [
-    `${tensor.name} ${label(tensor.shape)} and ${append.tensor.name} ${label(append.tensor.shape)} do not fit together`,
+    `${tensor.name} ${label(tensor.shape)} and ${other.name} ${label(other.shape)} do not fit together`,
   ];
 }
 

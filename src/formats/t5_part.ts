@@ -9,7 +9,7 @@ import type { EncoderScheme, NameEntry } from './names/scheme.js';
 import { ungated } from './names/t5.js';
 import { usedTensors } from './part.js';
 import type { T5Config, T5Part, TensorSource } from './part.js';
-import { checkShapes, countLayers, dimension, resolveEntries } from './resolve.js';
+import { checkShapes, countLayers, dimension, folderOf, resolveEntries } from './resolve.js';
 import type { Resolved } from './resolve.js';
 
 export const t5Family: ConfigFamily = {
@@ -75,7 +75,7 @@ export function buildT5(
   checkShapes(resolved, (canonical) => expectedShape(canonical, sizes));
   resolved.wrong.push(...otherProblems(model, prefix, sizes));
   const anchor = resolved.tensors.values().next().value!.tensor;
-  const sources = [given, ggufConfig(model), ...foundConfigs(model, t5Family, anchor)];
+  const sources = [given, ggufConfig(model, folderOf(prefix)), ...foundConfigs(model, t5Family, anchor)];
   const { values, notes } = settleConfig(
     anchor.path,
     t5Family,
@@ -202,10 +202,10 @@ function t5Config(path: string, values: ReadonlyMap<string, ConfigValue>): T5Con
 }
 
 /** What llama.cpp writes about a T5, under Hugging Face's keys. */
-function ggufConfig({ metadata }: ModelFile): ConfigSource | undefined {
-  const arch = metadata.get('general.architecture');
+function ggufConfig({ metadata }: ModelFile, folder: string): ConfigSource | undefined {
+  const arch = metadata.get(`${folder}general.architecture`);
   if (arch !== 't5' && arch !== 't5encoder') return undefined;
-  const get = (key: string): unknown => metadata.get(`${arch}.${key}`);
+  const get = (key: string): unknown => metadata.get(`${folder}${arch}.${key}`);
   const epsilon = get('attention.layer_norm_rms_epsilon') ?? get('attention.layer_norm_epsilon');
   return {
     title: 'the GGUF metadata',

@@ -1,6 +1,5 @@
 /** Writing small results: safetensors and .npy, through a temporary name, so that no half file is ever left. */
-import { open, rename, rm } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { writeAtomically } from '../atomic_file.js';
 import { KotobaError } from '../errors.js';
 import type { DType } from './dtype.js';
 
@@ -51,23 +50,4 @@ export async function writeNpy(path: string, array: ArrayToWrite): Promise<void>
   const head = Buffer.from(`\x93NUMPY\x01\x00\x00\x00${text}`, 'latin1');
   head.writeUInt16LE(text.length, 8);
   await writeAtomically(path, [head, data]);
-}
-
-/** Writes all parts to a temporary file beside `path`, then renames it. @throws KotobaError ERR_FILE_WRITE */
-export async function writeAtomically(path: string, parts: readonly NodeJS.ArrayBufferView[]): Promise<void> {
-  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.tmp`);
-  try {
-    const file = await open(temporary, 'wx');
-    try {
-      for (const part of parts)
-        await file.writeFile(new Uint8Array(part.buffer, part.byteOffset, part.byteLength));
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, path);
-  } catch (cause) {
-    await rm(temporary, { force: true });
-    throw new KotobaError('ERR_FILE_WRITE', `${path}: cannot write: ${(cause as Error).message}`, { cause });
-  }
 }

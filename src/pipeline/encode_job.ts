@@ -1,51 +1,10 @@
-/** An encode under way: await it for the result, iterate `progress` for how far it is. */
+/** An encode under way. */
+import { Job } from './job.js';
+
 export interface EncodeProgress {
   /** Layers done, over all passes of the batch. */
   readonly done: number;
   readonly total: number;
 }
 
-export class EncodeJob<Result> implements PromiseLike<Result> {
-  readonly result: Promise<Result>;
-  #latest: EncodeProgress | undefined;
-  #finished = false;
-  #wake: (() => void)[] = [];
-
-  constructor(start: (report: (progress: EncodeProgress) => void) => Promise<Result>) {
-    const report = (progress: EncodeProgress) => {
-      this.#latest = progress;
-      this.#notify();
-    };
-    this.result = start(report).finally(() => {
-      this.#finished = true;
-      this.#notify();
-    });
-  }
-
-  /**
-   * The latest state whenever it has changed; a slow consumer skips states. Ends when the job does, failed or not:
-   * a failure is reported by awaiting the job.
-   */
-  async *progress(): AsyncGenerator<EncodeProgress, void> {
-    this.result.catch(() => undefined); // the failure belongs to whoever awaits the result
-    let seen: EncodeProgress | undefined;
-    for (;;) {
-      if (this.#latest && this.#latest !== seen) {
-        seen = this.#latest;
-        yield seen;
-      } else if (this.#finished) return;
-      else await new Promise<void>((resolve) => this.#wake.push(resolve));
-    }
-  }
-
-  then<A = Result, B = never>(
-    onFulfilled?: ((value: Result) => A | PromiseLike<A>) | null,
-    onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
-  ): Promise<A | B> {
-    return this.result.then(onFulfilled, onRejected);
-  }
-
-  #notify(): void {
-    for (const resolve of this.#wake.splice(0)) resolve();
-  }
-}
+export class EncodeJob<Result> extends Job<Result, EncodeProgress> {}

@@ -15,7 +15,7 @@ import { Ops, type OpPrecision } from '../runtime/ops.js';
 import { Weights } from '../runtime/weights.js';
 import {
   chunkLayout,
-  clipTokenizer,
+  loadClipTokenizer,
   loadT5Tokenizer,
   parsePrompt,
   tokenizePromptAsync,
@@ -84,7 +84,12 @@ export class TextEncoder implements AsyncDisposable {
       throw new KotobaError('ERR_MODEL_SLOT', `${path}: expected a text encoder, got ${part.description}`);
     const loadTokenizer = async (): Promise<Tokenizer> =>
       part.family === 'clip'
-        ? clipTokenizer(options.clipFlavour ? { flavour: options.clipFlavour } : {})
+        ? await loadClipTokenizer({
+            weights: part.path,
+            rows: part.config.vocab_size,
+            eosId: part.config.eos_token_id,
+            ...(options.clipFlavour && { flavour: options.clipFlavour }),
+          })
         : await loadT5Tokenizer({
             ...(options.t5Tokenizer !== undefined && { explicitPath: options.t5Tokenizer }),
             ...(model.container === 'gguf' && { metadata: model.metadata }),

@@ -15,8 +15,8 @@ export interface ChunkLayout {
   readonly maxLength: number;
   /** Chunks are padded up to this many tokens. */
   readonly minLength: number;
-  /** Token that fills a chunk after its EOS. */
-  readonly padId: number;
+  /** Token that fills a chunk after its EOS; `eos`: the tokenizer's own. */
+  readonly padId: number | 'eos';
   readonly overflow: Overflow;
   /**
    * Where a long prompt is broken. `a1111`: after 75 tokens, or at a comma at most `commaBacktrack` tokens back, and
@@ -46,12 +46,11 @@ export type T5Length = keyof typeof T5_LENGTHS;
 
 const CLIP_CONTEXT = 77;
 const LONG_CLIP_CONTEXT = 248;
-const CLIP_EOS = 49407;
 
 const FAMILY_LAYOUTS: Readonly<Record<EncoderFamily, ChunkLayout>> = {
-  'clip-l': clipLayout(CLIP_CONTEXT, CLIP_EOS),
+  'clip-l': clipLayout(CLIP_CONTEXT, 'eos'),
   'clip-g': clipLayout(CLIP_CONTEXT, 0),
-  'long-clip-l': clipLayout(LONG_CLIP_CONTEXT, CLIP_EOS),
+  'long-clip-l': clipLayout(LONG_CLIP_CONTEXT, 'eos'),
   t5: {
     minLength: 1,
     maxLength: Infinity,
@@ -62,7 +61,7 @@ const FAMILY_LAYOUTS: Readonly<Record<EncoderFamily, ChunkLayout>> = {
   },
 };
 
-function clipLayout(length: number, padId: number): ChunkLayout {
+function clipLayout(length: number, padId: ChunkLayout['padId']): ChunkLayout {
   return {
     minLength: length,
     maxLength: length,
@@ -233,9 +232,10 @@ function fit(
 function frame(
   tokenizer: Tokenizer,
   row: readonly WeightedToken[],
-  padId: number,
+  pad: ChunkLayout['padId'],
   length: number,
 ): TokenChunk {
+  const padId = pad === 'eos' ? tokenizer.eosId : pad;
   const contentStart = tokenizer.bosId === null ? 0 : 1;
   const eosIndex = contentStart + row.length;
   const size = Math.max(length, eosIndex + 1);

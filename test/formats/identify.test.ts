@@ -21,7 +21,10 @@ function bytesOf({ tensor, rows, append, transposed, shape }: TensorSource): num
     const whole = readFileSync(info.path).subarray(info.offset + start * stride, info.offset + end * stride);
     return new Float32Array(Uint8Array.from(whole).buffer);
   };
-  const values = [...cut(tensor, rows), ...(append === undefined ? [] : cut(append.tensor, append.rows))];
+  const values = [
+    ...cut(tensor, rows),
+    ...(append ?? []).flatMap((piece) => [...cut(piece.tensor, piece.rows)]),
+  ];
   if (!transposed) return values;
   const [out, inner] = shape as [number, number];
   return Array.from({ length: out * inner }, (_, i) => values[(i % inner) * out + Math.floor(i / inner)]!);
@@ -60,7 +63,7 @@ describe('every naming gives the same bytes', () => {
     const reference = select('long_clip_tiny/model.safetensors');
     expect(part).toMatchObject({ slot: 'longclip_l', config: { max_position_embeddings: 248 } });
     const position = part.tensors.get('text_model.embeddings.position_embedding.weight')!;
-    expect(position).toMatchObject({ rows: [0, 20], append: { rows: [20, 248] }, shape: [248, 64] });
+    expect(position).toMatchObject({ rows: [0, 20], append: [{ rows: [20, 248] }], shape: [248, 64] });
     for (const [canonical, source] of reference.tensors)
       expect(bytesOf(part.tensors.get(canonical)!), canonical).toEqual(bytesOf(source));
     expect(part.config).toEqual(reference.config);

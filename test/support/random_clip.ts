@@ -9,13 +9,19 @@ export interface RandomClip {
   /** columns of the projection; none without it */
   readonly projection?: number;
   readonly seed?: number;
+  /** rows of the embedding */
+  readonly vocabulary?: number;
+  /** what `__metadata__.config` says; null: nothing */
+  readonly config?: Readonly<Record<string, unknown>> | null;
 }
 
 const VOCABULARY = 49408;
+const CONFIG = { num_attention_heads: 4, hidden_act: 'quick_gelu' };
 
 /** Writes Hugging Face's names, with what shapes cannot tell in `__metadata__.config`. */
 export async function writeRandomClip(path: string, options: RandomClip = {}): Promise<string> {
   const { width = 32, layers = 2, positions = 77, projection, seed = 1 } = options;
+  const { vocabulary = VOCABULARY, config = CONFIG } = options;
   const tensors = new Map<string, ArrayToWrite>();
   const add = (name: string, shape: number[], std: number, mean = 0): void => {
     const size = shape.reduce((a, b) => a * b, 1);
@@ -30,7 +36,7 @@ export async function writeRandomClip(path: string, options: RandomClip = {}): P
     add(`${name}.weight`, [outputs, inputs], 1 / Math.sqrt(inputs));
     add(`${name}.bias`, [outputs], 0.02);
   };
-  add('text_model.embeddings.token_embedding.weight', [VOCABULARY, width], 0.02);
+  add('text_model.embeddings.token_embedding.weight', [vocabulary, width], 0.02);
   add('text_model.embeddings.position_embedding.weight', [positions, width], 0.02);
   for (let i = 0; i < layers; i++) {
     const at = `text_model.encoder.layers.${i}`;
@@ -43,7 +49,6 @@ export async function writeRandomClip(path: string, options: RandomClip = {}): P
   }
   norm('text_model.final_layer_norm');
   if (projection !== undefined) add('text_projection.weight', [projection, width], 1 / Math.sqrt(width));
-  const config = { num_attention_heads: 4, hidden_act: 'quick_gelu' };
-  await writeSafetensors(path, tensors, { config: JSON.stringify(config) });
+  await writeSafetensors(path, tensors, config === null ? {} : { config: JSON.stringify(config) });
   return path;
 }

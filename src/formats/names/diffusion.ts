@@ -1,25 +1,42 @@
 /**
- * Denoisers and VAEs: recognised, counted and described here, so that `inspect` can name every file; the networks
- * themselves check their tensors when they load them.
+ * Denoisers and VAEs: how each is recognised and described, so that `inspect` can name every file. Flux and the VAEs are
+ * then read under canonical names (flux.ts, vae.ts); the others keep the names of their file.
  */
-import type { Family, Slot } from '../part.js';
+import type { Family, Slot, UncheckedPart, VaeHalf } from '../part.js';
 
 /** Looks up a tensor's shape by its name after the prefix. */
 export type ShapeOf = (name: string) => readonly number[] | undefined;
 
-export interface DiffusionScheme {
+type Count = (pattern: RegExp) => number;
+
+interface SchemeBase {
   readonly slot: Slot;
   /** for people */
   readonly naming: string;
   /** all of these must be there; the first one finds the prefix */
   readonly anchors: readonly string[];
+  /** a tensor of another scheme, which then takes the network */
+  readonly unless?: string;
   /** the network's tensors, by their name after the prefix */
   readonly members: RegExp;
-  describe(
-    shapeOf: ShapeOf,
-    count: (pattern: RegExp) => number,
-  ): { family: Exclude<Family, 'clip' | 't5'>; title: string };
 }
+
+/** A network that is read under canonical names and checked. */
+export interface CheckedScheme<F extends Family> extends SchemeBase {
+  readonly names: 'original' | 'diffusers';
+  describe(shapeOf: ShapeOf, count: Count): { family: F; title: string };
+}
+
+export type FluxScheme = CheckedScheme<'flux'> & { readonly network: 'flux' };
+export type VaeScheme = CheckedScheme<'sd1_or_sdxl' | 'flux_or_sd3'> & { readonly network: 'vae' };
+
+export interface UncheckedScheme extends SchemeBase {
+  readonly network: 'unchecked';
+  readonly slot: UncheckedPart['slot'];
+  describe(shapeOf: ShapeOf, count: Count): { family: UncheckedPart['family']; title: string };
+}
+
+export type DiffusionScheme = FluxScheme | VaeScheme | UncheckedScheme;
 
 const isDefined = (value: unknown): boolean => value !== undefined;
 
@@ -27,7 +44,9 @@ function fluxTitle(guidance: boolean, double: number, single: number): string {
   return `Flux.1 ${guidance ? 'dev' : 'schnell'} transformer (${double} double and ${single} single blocks)`;
 }
 
-const flux: DiffusionScheme = {
+const flux: FluxScheme = {
+  network: 'flux',
+  names: 'original',
   slot: 'transformer',
   naming: 'Black Forest Labs names',
   anchors: ['double_blocks.0.img_attn.qkv.weight', 'single_blocks.0.linear1.weight', 'img_in.weight'],
@@ -42,7 +61,9 @@ const flux: DiffusionScheme = {
   }),
 };
 
-const fluxDiffusers: DiffusionScheme = {
+const fluxDiffusers: FluxScheme = {
+  network: 'flux',
+  names: 'diffusers',
   slot: 'transformer',
   naming: 'diffusers names',
   anchors: [
@@ -67,7 +88,8 @@ function sd3Title(hidden: number | undefined, qkNorm: boolean, dual: boolean, bl
   return `${name} transformer (MMDiT, ${blocks} blocks of width ${hidden ?? '?'})`;
 }
 
-const mmdit: DiffusionScheme = {
+const mmdit: UncheckedScheme = {
+  network: 'unchecked',
   slot: 'transformer',
   naming: 'Stability AI names',
   anchors: ['joint_blocks.0.x_block.attn.qkv.weight', 'x_embedder.proj.weight', 'context_embedder.weight'],
@@ -84,7 +106,8 @@ const mmdit: DiffusionScheme = {
   }),
 };
 
-const mmditDiffusers: DiffusionScheme = {
+const mmditDiffusers: UncheckedScheme = {
+  network: 'unchecked',
   slot: 'transformer',
   naming: 'diffusers names',
   anchors: [
@@ -115,7 +138,8 @@ function unetKind(
   return { family, title: `${name} UNet${inputs === 9 ? ' (inpainting)' : ''}` };
 }
 
-const unet: DiffusionScheme = {
+const unet: UncheckedScheme = {
+  network: 'unchecked',
   slot: 'unet',
   naming: 'Stability AI names',
   anchors: [
@@ -133,7 +157,8 @@ const unet: DiffusionScheme = {
     ),
 };
 
-const unetDiffusers: DiffusionScheme = {
+const unetDiffusers: UncheckedScheme = {
+  network: 'unchecked',
   slot: 'unet',
   naming: 'diffusers names',
   anchors: [
@@ -153,28 +178,29 @@ const unetDiffusers: DiffusionScheme = {
 
 /** Only the VAEs of SD1, SD2 and SDXL have convolutions around the latent; the latent's channels are no proof. */
 function vaeKind(shapeOf: ShapeOf): { family: 'sd1_or_sdxl' | 'flux_or_sd3'; title: string } {
-  const channels = `${shapeOf('decoder.conv_in.weight')?.[1] ?? '?'} latent channels`;
-  return isDefined(shapeOf('post_quant_conv.weight'))
+  const ofEncoder = shapeOf('encoder.conv_out.weight')?.[0];
+  const latent = shapeOf('decoder.conv_in.weight')?.[1] ?? (ofEncoder === undefined ? '?' : ofEncoder / 2);
+  const channels = `${latent} latent channels`;
+  return isDefined(shapeOf('post_quant_conv.weight')) || isDefined(shapeOf('quant_conv.weight'))
     ? { family: 'sd1_or_sdxl', title: `SD1 / SDXL VAE (${channels})` }
     : { family: 'flux_or_sd3', title: `Flux / SD3 VAE (${channels})` };
 }
 
-const vae: DiffusionScheme = {
-  slot: 'vae',
-  naming: 'Stability AI names',
-  anchors: ['decoder.mid.block_1.norm1.weight', 'decoder.conv_in.weight', 'decoder.conv_out.weight'],
-  members: /^((en|de)coder\.(conv_in|conv_out|norm_out|mid|down|up)\.|(post_)?quant_conv\.)/,
-  describe: vaeKind,
-};
+const kVaeMembers = /^((en|de)coder\.(conv_in|conv_out|norm_out|mid|down|up)\.|(post_)?quant_conv\.)/;
+const kVaeDiffusersMembers =
+  /^((en|de)coder\.(conv_in|conv_out|conv_norm_out|mid_block|down_blocks|up_blocks)\.|(post_)?quant_conv\.)/;
 
-const vaeDiffusers: DiffusionScheme = {
-  slot: 'vae',
-  naming: 'diffusers names',
-  anchors: ['decoder.mid_block.resnets.0.conv1.weight', 'decoder.conv_in.weight', 'decoder.conv_out.weight'],
-  members:
-    /^((en|de)coder\.(conv_in|conv_out|conv_norm_out|mid_block|down_blocks|up_blocks)\.|(post_)?quant_conv\.)/,
-  describe: vaeKind,
-};
+/** Found by its decoder, or, where the file holds none, by its encoder. */
+function vaeSchemes(names: VaeScheme['names'], anchor: string, members: RegExp): VaeScheme[] {
+  const naming = names === 'original' ? 'Stability AI names' : 'diffusers names';
+  const rest = { network: 'vae', slot: 'vae', naming, members, names, describe: vaeKind } as const;
+  const anchors = (half: VaeHalf): string[] =>
+    [anchor, 'conv_in.weight', 'conv_out.weight'].map((name) => `${half}.${name}`);
+  return [
+    { ...rest, anchors: anchors('decoder') },
+    { ...rest, anchors: anchors('encoder'), unless: `decoder.${anchor}` },
+  ];
+}
 
 export const diffusionSchemes: readonly DiffusionScheme[] = [
   flux,
@@ -183,6 +209,6 @@ export const diffusionSchemes: readonly DiffusionScheme[] = [
   mmditDiffusers,
   unet,
   unetDiffusers,
-  vae,
-  vaeDiffusers,
+  ...vaeSchemes('original', 'mid.block_1.norm1.weight', kVaeMembers),
+  ...vaeSchemes('diffusers', 'mid_block.resnets.0.conv1.weight', kVaeDiffusersMembers),
 ];

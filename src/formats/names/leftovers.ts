@@ -6,6 +6,8 @@ interface LeftoverRule {
   readonly pattern: RegExp;
 }
 
+const kUnknownNetwork = 'a network this file holds only in part, or of a kind not known here';
+
 const kRules: readonly LeftoverRule[] = [
   { reason: 'position ids: a constant 0, 1, 2, …', pattern: /(^|\.)position_ids$/ },
   { reason: 'logit scale: only for comparing pictures with texts', pattern: /(^|\.)logit_(scale|bias)$/ },
@@ -35,8 +37,9 @@ const kRules: readonly LeftoverRule[] = [
     pattern:
       /^(betas|alphas_cumprod(_prev)?|sqrt_\w+|log_one_minus_alphas_cumprod|posterior_\w+|lvlb_weights|logvar|model_ema\..*|denoiser\..*|embedding_manager\..*|ztsnr|v_pred|edm_\w+(\.\w+)?)$/,
   },
+  { reason: 'training loss of a VAE', pattern: /(^|\.)loss\.(discriminator|perceptual_loss|logvar)/ },
   {
-    reason: 'a network this file holds only in part, or of a kind not known here',
+    reason: kUnknownNetwork,
     pattern:
       /^(model\.diffusion_model|first_stage_model|vae|control_model|cond_stage_model|conditioner|text_encoders|unet|transformer|safety_checker)[./]/,
   },
@@ -45,4 +48,10 @@ const kRules: readonly LeftoverRule[] = [
 /** Why a tensor is not read; undefined where nothing explains it. */
 export function leftoverReason(name: string): string | undefined {
   return kRules.find(({ pattern }) => pattern.test(name))?.reason;
+}
+
+/** Whether a tensor among those of a network that is known here has a reason of its own not to be read. */
+export function isExplained(name: string): boolean {
+  const reason = leftoverReason(name);
+  return reason !== undefined && reason !== kUnknownNetwork;
 }

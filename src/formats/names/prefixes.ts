@@ -1,11 +1,11 @@
 /** Where a network sits in a bigger file: the prefix names the kind of checkpoint, and often the slot. */
-import type { Slot } from '../part.js';
+import type { ClipSlot } from '../part.js';
 
 interface Place {
   readonly pattern: RegExp;
   readonly title: string;
   /** the slot such a place holds, for networks whose size tells nothing */
-  readonly slot?: Slot;
+  readonly slot?: ClipSlot;
 }
 
 const kPlaces: readonly Place[] = [
@@ -28,7 +28,7 @@ const kPlaces: readonly Place[] = [
   { pattern: /^(first_stage_model|vae)\./, title: 'checkpoint' },
 ];
 
-export function placeOf(prefix: string): { title?: string; slot?: Slot } {
+export function placeOf(prefix: string): { title?: string; slot?: ClipSlot } {
   if (prefix === '') return {};
   const place = kPlaces.find(({ pattern }) => pattern.test(prefix));
   return place ?? { title: `under "${prefix}"` };

@@ -10,6 +10,10 @@ export interface StoredAs {
   readonly transposed?: true;
   /** the first `rows` rows are of `file`, all later ones of this tensor, at their own place */
   readonly later?: { readonly file: string; readonly rows: number };
+  /** the rows of these tensors follow: k and v where `file` is q */
+  readonly then?: readonly string[];
+  /** the second half of the rows comes first */
+  readonly swapped?: true;
 }
 
 export interface NameEntry {

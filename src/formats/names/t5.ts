@@ -87,3 +87,10 @@ export function ungated(entries: readonly NameEntry[]): NameEntry[] {
 }
 
 export const t5Schemes: readonly EncoderScheme[] = [huggingFace, llamaCpp];
+
+/** canonical name → llama.cpp's, of an encoder of so many layers */
+export function llamaCppNames(layers: number, isGated: boolean): Map<string, string> {
+  const gated = llamaCpp.entries(layers);
+  const entries = isGated ? gated : ungated(gated);
+  return new Map(entries.map(({ canonical, storedAs }) => [canonical, storedAs[0]!.file]));
+}
