@@ -1,5 +1,9 @@
 /**
- * Kotoba: the text encoders of image generation, from every file people have.
+ * Kotoba: text encoders of image generation and the pictures they condition, from every file people have.
+ *
+ *   await using pipeline = await ImagePipeline.load(shippedModel());
+ *   const { pictures } = await pipeline.generate('a red circle left of a blue square', { seed: 7 });
+ *   await writePng('out.png', pictures[0].picture);
  *
  *   await using encoder = await TextEncoder.load('t5xxl_fp16.safetensors', { precision: 'fp32' });
  *   const { hidden, tokens, width } = await encoder.encode("a sparrow on a girl's hand");
@@ -16,6 +20,22 @@ export {
 } from './formats/index.js';
 export { EncodeJob, type EncodeProgress } from './pipeline/encode_job.js';
 export type { EncodeOptions, Encoding, LoadOptions, Precision } from './pipeline/encoder_types.js';
+export { ImagePipeline } from './pipeline/image_pipeline.js';
+export {
+  GenerateJob,
+  type Conditioning,
+  type EncoderChoice,
+  type EncoderChoices,
+  type EncoderSlot,
+  type GenerateOptions,
+  type GenerateProgress,
+  type GenerateResult,
+  type GeneratedPicture,
+  type ImageModel,
+  type PipelineOptions,
+  type Residency,
+} from './pipeline/image_types.js';
+export { SHIPPED_T5, shippedModel } from './pipeline/shipped_model.js';
 export { TextEncoder } from './pipeline/text_encoder.js';
 export { Device, type DeviceOptions } from './runtime/device.js';
 export {
@@ -31,3 +51,12 @@ export {
   type Tokenizer,
 } from './text/index.js';
 export { writeNpy, writeSafetensors } from './formats/write.js';
+export {
+  encodePng,
+  pictureDistance,
+  readPicture,
+  writePng,
+  type Picture,
+  type PictureDistance,
+} from './image/index.js';
+export { SCHEDULES, SOLVERS, type ScheduleName, type SolverName } from './sampling/index.js';

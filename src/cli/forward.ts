@@ -4,28 +4,28 @@
  */
 import { Command, Option } from 'commander';
 import { KotobaError } from '../errors.js';
-import { identify, openModel, type Part, type Slot } from '../formats/index.js';
+import { identify, openModel, selectPart, type Part, type Slot } from '../formats/index.js';
 import { writeSafetensors, type ArrayToWrite } from '../formats/write.js';
-import type { Precision, TextEncoder } from '../index.js';
+import type { Device, Precision } from '../index.js';
 import { findModel, modelDirs } from '../pipeline/find_model.js';
 import { checkOutput } from './encode_output.js';
-import { readInputs, type ForwardInputs } from './forward_inputs.js';
 import type { CliContext } from './io.js';
 import * as option from './options.js';
 import { progressLine } from './progress.js';
 import { printable, secondsText, shapeText, styleFor, table } from './text.js';
 import { kotobaVersion } from './version.js';
 
-const KINDS = ['clip', 't5'] as const;
+const KINDS = ['clip', 't5', 'flux', 'vae'] as const;
 /** In the contract, for versions to come. */
-const OTHER_KINDS = ['flux', 'mmdit', 'unet', 'vae'] as const;
+const OTHER_KINDS = ['mmdit', 'unet'] as const;
 type Kind = (typeof KINDS)[number];
 
-interface ForwardOptions {
+export interface ForwardOptions {
   inputs: string;
   output: string;
   kind?: Kind;
   slot?: Slot;
+  part: 'decode' | 'encode';
   config?: Readonly<Record<string, unknown>>;
   precision: Precision;
   threads?: number;
@@ -34,16 +34,36 @@ interface ForwardOptions {
   json?: boolean;
 }
 
+/** One network to run, found and checked. */
+export interface ForwardRun {
+  readonly path: string;
+  readonly part: Part;
+  readonly device: Device;
+  readonly precision: 'fp32' | 'int8';
+  readonly options: ForwardOptions;
+  readonly signal: AbortSignal;
+  readonly onProgress: (done: number, total: number) => void;
+}
+
+export type ForwardOutputs = Map<string, ArrayToWrite>;
+
 const HELP = `
 Inputs (any other name is an error):
   clip  token_ids [batch, tokens] I32 or I64
   t5    token_ids, optional attention_mask [batch, tokens] of 0 and 1
+  flux  latent [batch, 16, height, width], or img [batch, tokens, 64] and img_ids [batch, tokens, 3];
+        txt [batch, textTokens, 4096], y [batch, 768], timesteps [batch] in 0…1, guidance [batch] for dev,
+        optional txt_ids [batch, textTokens, 3]
+  vae   latent [batch, channels, height, width], or with --part encode image [batch, 3, height, width]
   [tokens] alone is a batch of one.
 Outputs, F32:
   hidden_states.N    [batch, tokens, width]  N = 0 is the embedding, N the output of layer N, not normed
   last_hidden_state  [batch, tokens, width]  after the final norm
   pooled             [batch, width]          clip: after the final norm, at the first end-of-text
   projected          [batch, projection]     clip, where the file has a projection
+  out                [batch, tokens, 64]     flux: the velocity
+  image              [batch, 3, height, width]  vae: the raw decode, latent scale and shift not undone
+  mean               [batch, channels, height, width]  vae --part encode: of the raw latent
 
 Example:
   $ kotoba forward t5xxl_fp16.safetensors --inputs ids.safetensors -o states.safetensors --precision fp32`;
@@ -54,9 +74,12 @@ export function forwardCommand(context: CliContext): Command {
     .argument('<file>', 'file, shard, folder or name')
     .requiredOption('--inputs <file>', 'safetensors file with the inputs')
     .requiredOption('-o, --output <file>', 'safetensors file to write')
-    .addOption(new Option('--kind <kind>', `${KINDS.join(' or ')} (default: detected)`).argParser(parseKind))
+    .addOption(new Option('--kind <kind>', `${KINDS.join(', ')} (default: detected)`).argParser(parseKind))
     .addOption(
       new Option('--slot <slot>', 'which network, where the file holds several').argParser(option.parseSlot),
+    )
+    .addOption(
+      new Option('--part <half>', 'vae: which half to run').choices(['decode', 'encode']).default('decode'),
     )
     .addOption(
       new Option('--config <file|json>', "what the file does not tell, in Hugging Face's keys").argParser(
@@ -80,7 +103,7 @@ function parseKind(text: string): Kind {
 }
 
 const unsupported = (what: string): KotobaError =>
-  new KotobaError('ERR_MODEL_SLOT', `${what}: this version runs text encoders only: clip and t5`);
+  new KotobaError('ERR_MODEL_SLOT', `${what}: this version runs ${KINDS.join(', ')}`);
 
 async function forward(context: CliContext, name: string, options: ForwardOptions): Promise<void> {
   const { io, signal } = context;
@@ -88,94 +111,94 @@ async function forward(context: CliContext, name: string, options: ForwardOption
   if (!/\.safetensors$/i.test(options.output))
     throw new KotobaError('ERR_ARGUMENT', `--output: expected a .safetensors file, got ${options.output}`);
   checkOutput(options.output, [{ path }, { path: options.inputs }]);
-  const slot = slotFor(path, options);
-  const { Device, TextEncoder } = await import('../index.js'); // loads the addon
+  const part = partFor(path, options);
+  const runner = await RUNNERS[kindOf(part)!]();
+  const { Device } = await import('../index.js'); // loads the addon
   await using device = Device.open(options.device, { threads: options.threads });
-  await using encoder = await TextEncoder.load(path, {
-    input: 'ids',
-    device,
-    slot,
-    precision: options.precision,
-    config: options.config,
-  });
-  const inputs = readInputs(options.inputs, encoder.part.family);
-  const started = performance.now();
-  const outputs = await run(context, encoder, inputs);
-  const seconds = (performance.now() - started) / 1000;
-  if (signal.aborted) throw new KotobaError('ERR_CANCELLED', 'cancelled before anything was written');
-  await writeSafetensors(options.output, outputs, {
-    network: encoder.part.description,
-    precision: encoder.precision,
-    kotoba_version: kotobaVersion(),
-  });
-  print(context, encoder, outputs, seconds, options);
-}
-
-/** @throws KotobaError ERR_MODEL_SLOT for networks this version does not run, or none of the kind asked for */
-function slotFor(path: string, { slot, kind, config }: ForwardOptions): Slot | undefined {
-  if (slot === 'transformer' || slot === 'unet' || slot === 'vae') throw unsupported(`--slot ${slot}`);
-  const parts = identify(openModel(path), { config, slot });
-  const encoders = parts.filter(({ family }) => family === 'clip' || family === 't5');
-  if (parts.length > 0 && encoders.length === 0)
-    throw unsupported(`${path}: holds ${parts.map(({ description }) => description).join('; ')}`);
-  if (kind === undefined) return slot;
-  const fitting = encoders.filter((part) => part.family === kind && (!slot || part.fits.includes(slot)));
-  return slot ?? onlyOf(path, kind, fitting, parts);
-}
-
-function onlyOf(path: string, kind: Kind, fitting: readonly Part[], all: readonly Part[]): Slot | undefined {
-  if (fitting.length === 1) return fitting[0]!.slot;
-  if (all.length === 0) return undefined; // TextEncoder.load says what the file is instead
-  const holds = all.map((part) => `${part.description} (slot ${part.slot})`).join('; ');
-  const problem = fitting.length === 0 ? `holds no ${kind}` : `holds several: name one with --slot`;
-  throw new KotobaError('ERR_MODEL_SLOT', `${path}: --kind ${kind}: ${problem}. It holds: ${holds}`);
-}
-
-async function run(
-  context: CliContext,
-  encoder: TextEncoder,
-  { ids, batch, mask }: ForwardInputs,
-): Promise<Map<string, ArrayToWrite>> {
-  const { depth, width, projection } = encoder.network;
   const line = progressLine(context);
-  const wanted = {
-    raw: Array.from({ length: depth + 1 }, (_, i) => i),
-    onLayer: (layer: number) => line.update(encoder.part.slot, layer, depth),
-  };
+  const precision = options.precision === 'int8' ? 'int8' : 'fp32';
+  const onProgress = (done: number, total: number) => line.update(part.slot, done, total);
+  const started = performance.now();
+  let outputs: ForwardOutputs;
   try {
-    const out = await encoder.encodeTokens({ ids, batch, mask }, wanted, context.signal);
-    const shape = [batch, ids.length / batch, width];
-    const outputs = new Map<string, ArrayToWrite>();
-    for (const layer of wanted.raw)
-      outputs.set(`hidden_states.${layer}`, { data: out.raw.get(layer)!, shape });
-    outputs.set('last_hidden_state', { data: out.lastHiddenState, shape });
-    if (out.pooled) outputs.set('pooled', { data: out.pooled, shape: [batch, width] });
-    if (out.projected) outputs.set('projected', { data: out.projected, shape: [batch, projection] });
-    return outputs;
+    outputs = await runner({ path, part, device, precision, options, signal, onProgress });
   } finally {
     line.clear();
   }
+  const seconds = (performance.now() - started) / 1000;
+  if (signal.aborted) throw new KotobaError('ERR_CANCELLED', 'cancelled before anything was written');
+  await writeSafetensors(options.output, outputs, {
+    network: part.description,
+    precision,
+    kotoba_version: kotobaVersion(),
+  });
+  print(context, { part, device, precision, seconds }, outputs, options);
+}
+
+type Runner = (run: ForwardRun) => Promise<ForwardOutputs>;
+
+const encoder = async (): Promise<Runner> => (await import('./forward_encoder.js')).forwardEncoder;
+const RUNNERS: Readonly<Record<Kind, () => Promise<Runner>>> = {
+  clip: encoder,
+  t5: encoder,
+  flux: async () => (await import('./forward_flux.js')).forwardFlux,
+  vae: async () => (await import('./forward_vae.js')).forwardVae,
+};
+
+/** @returns undefined for networks of versions to come */
+function kindOf({ family, slot }: Part): Kind | undefined {
+  if (slot === 'vae') return 'vae';
+  return KINDS.find((kind) => kind === family);
+}
+
+/** @throws KotobaError ERR_MODEL_SLOT for networks this version does not run, or none of the kind asked for */
+function partFor(path: string, { slot, kind, config }: ForwardOptions): Part {
+  const model = openModel(path);
+  const parts = identify(model, { config, slot });
+  const wanted = kind === undefined ? slot : (slot ?? onlyOf(path, kind, parts));
+  const part = selectPart(model, { ...(wanted && { slot: wanted }), ...(config && { config }) });
+  const found = kindOf(part);
+  if (found === undefined) throw unsupported(`${path}: holds ${part.description}`);
+  if (kind !== undefined && found !== kind) throw noneOf(path, kind, 'holds no', parts);
+  return part;
+}
+
+/** The slot of the file's only network of a kind. */
+function onlyOf(path: string, kind: Kind, parts: readonly Part[]): Slot | undefined {
+  const fitting = parts.filter((part) => kindOf(part) === kind);
+  if (fitting.length === 1) return fitting[0]!.slot;
+  if (parts.length === 0) return undefined; // selectPart says what the file is instead
+  throw noneOf(
+    path,
+    kind,
+    fitting.length === 0 ? 'holds no' : 'holds several: name one with --slot, not',
+    parts,
+  );
+}
+
+function noneOf(path: string, kind: Kind, problem: string, parts: readonly Part[]): KotobaError {
+  const holds = parts.map((part) => `${part.description} (slot ${part.slot})`).join('; ');
+  return new KotobaError('ERR_MODEL_SLOT', `${path}: --kind ${kind}: ${problem} ${kind}. It holds: ${holds}`);
+}
+
+interface Ran {
+  readonly part: Part;
+  readonly device: Device;
+  readonly precision: string;
+  readonly seconds: number;
 }
 
 function print(
   { io }: CliContext,
-  encoder: TextEncoder,
-  outputs: ReadonlyMap<string, ArrayToWrite>,
-  seconds: number,
+  { part, device, precision, seconds }: Ran,
+  outputs: ForwardOutputs,
   { output, json }: ForwardOptions,
 ): void {
-  const { name, description: processor, instructions, threads } = encoder.device.info;
-  const { description } = encoder.part;
+  const { name, description: processor, instructions, threads } = device.info;
+  const { description } = part;
   const tensors = [...outputs].map(([tensor, { shape }]) => ({ name: tensor, dtype: 'F32', shape }));
   if (json) {
-    const report = {
-      description,
-      precision: encoder.precision,
-      device: name,
-      processor,
-      instructions,
-      threads,
-    };
+    const report = { description, precision, device: name, processor, instructions, threads };
     io.stdout.write(
       `${JSON.stringify({ ...report, seconds, output: { path: output, tensors } }, null, 2)}\n`,
     );
@@ -184,7 +207,7 @@ function print(
   const style = styleFor(io.stdout, io.env);
   const lines = [
     style.bold(printable(description)),
-    `${encoder.precision} on ${name} (${processor}), ${instructions}, ${threads} threads, ${secondsText(seconds)}`,
+    `${precision} on ${name} (${processor}), ${instructions}, ${threads} threads, ${secondsText(seconds)}`,
     `wrote ${printable(output)}`,
     ...table(
       tensors.map(({ name: tensor, shape }) => [tensor, shapeText(shape)]),

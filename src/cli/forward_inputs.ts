@@ -4,7 +4,7 @@ import { openModel, type TensorInfo } from '../formats/index.js';
 import { readNumbers } from '../formats/read.js';
 import { shapeText } from './text.js';
 
-export interface ForwardInputs {
+export interface TokenInputs {
   /** [batch · tokens] */
   readonly ids: Int32Array;
   readonly batch: number;
@@ -15,12 +15,8 @@ export interface ForwardInputs {
 const NAMES = { clip: ['token_ids'], t5: ['token_ids', 'attention_mask'] } as const;
 
 /** @throws KotobaError ERR_ARGUMENT for a missing or unknown input, a wrong type, shape or value; ERR_FILE_* */
-export function readInputs(path: string, kind: keyof typeof NAMES): ForwardInputs {
-  const { tensors } = openModel(path);
-  const known: readonly string[] = NAMES[kind];
-  const unknown = [...tensors.keys()].filter((name) => !known.includes(name));
-  if (unknown.length > 0)
-    throw wrong(path, `expected ${known.join(' and ')} for ${kind}, got also ${unknown.join(', ')}`);
+export function readTokenInputs(path: string, kind: keyof typeof NAMES): TokenInputs {
+  const tensors = openInputs(path, kind, NAMES[kind]);
   const tokenIds = tensors.get('token_ids');
   if (!tokenIds)
     throw wrong(path, `expected token_ids, got ${[...tensors.keys()].join(', ') || 'no tensor'}`);
@@ -28,6 +24,61 @@ export function readInputs(path: string, kind: keyof typeof NAMES): ForwardInput
   const maskTensor = tensors.get('attention_mask');
   const mask = maskTensor && readMask(path, maskTensor, [batch, tokens]);
   return { ids: readIds(path, tokenIds), batch, mask };
+}
+
+/** @throws KotobaError ERR_ARGUMENT for an unknown input */
+function openInputs(path: string, kind: string, known: readonly string[]): ReadonlyMap<string, TensorInfo> {
+  const { tensors } = openModel(path);
+  const unknown = [...tensors.keys()].filter((name) => !known.includes(name));
+  if (unknown.length > 0)
+    throw wrong(path, `expected ${known.join(' and ')} for ${kind}, got also ${unknown.join(', ')}`);
+  return tensors;
+}
+
+/** Values in any float type, as F32. */
+export interface FloatInput {
+  readonly data: Float32Array;
+  readonly shape: readonly number[];
+}
+
+export interface FloatInputs {
+  /** for messages */
+  readonly where: string;
+  has(name: string): boolean;
+  /**
+   * @param shape expected dimensions; undefined: any from 1
+   * @param rules sidesOf: the last two must be multiples of it
+   * @throws KotobaError ERR_ARGUMENT
+   */
+  take(
+    name: string,
+    shape: readonly (number | undefined)[],
+    rules?: { readonly sidesOf: number },
+  ): FloatInput;
+}
+
+/** @throws KotobaError ERR_ARGUMENT for an unknown input; ERR_FILE_* */
+export function readFloatInputs(path: string, kind: string, known: readonly string[]): FloatInputs {
+  const tensors = openInputs(path, kind, known);
+  return {
+    where: `--inputs ${path}`,
+    has: (name) => tensors.has(name),
+    take: (name, shape, { sidesOf } = { sidesOf: 1 }) => {
+      const tensor = tensors.get(name);
+      if (!tensor)
+        throw wrong(path, `expected ${name}, got ${[...tensors.keys()].join(', ') || 'no tensor'}`);
+      const fits =
+        tensor.shape.length === shape.length &&
+        tensor.shape.every((size, i) => size > 0 && (shape[i] === undefined || shape[i] === size)) &&
+        (sidesOf === 1 || tensor.shape.slice(-2).every((size) => size % sidesOf === 0));
+      if (!fits) {
+        const expected = shape.map((size) => size ?? 'any').join(', ');
+        const sides = sidesOf === 1 ? '' : ` with sides that are multiples of ${sidesOf}`;
+        throw wrong(path, `expected ${name} [${expected}]${sides}, got ${shapeText(tensor.shape)}`);
+      }
+      return { data: Float32Array.from(readNumbers(tensor)), shape: tensor.shape };
+    },
+  };
 }
 
 function readIds(path: string, tensor: TensorInfo): Int32Array {

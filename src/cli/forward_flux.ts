@@ -1,0 +1,105 @@
+/** `kotoba forward` on a Flux transformer: one velocity. */
+import { fluxBlocks } from '../diffusion/flux.js';
+import { fluxModel } from '../diffusion/flux_model.js';
+import { imageIds, rotation, textIds, type TokenIds } from '../diffusion/rotary.js';
+import { KotobaError } from '../errors.js';
+import type { FluxPart } from '../formats/index.js';
+import { NetworkSlot } from '../pipeline/network_slot.js';
+import { Ops } from '../runtime/ops.js';
+import type { Tensor } from '../runtime/tensor.js';
+import type { ForwardOutputs, ForwardRun } from './forward.js';
+import { readFloatInputs, type FloatInput, type FloatInputs } from './forward_inputs.js';
+
+const NAMES = ['latent', 'img', 'img_ids', 'txt', 'txt_ids', 'y', 'timesteps', 'guidance'] as const;
+/** Latents along a side of a token. */
+const PATCH = 2;
+
+export async function forwardFlux(run: ForwardRun): Promise<ForwardOutputs> {
+  const part = run.part as FluxPart;
+  const { config } = part;
+  const inputs = readFloatInputs(run.options.inputs, 'flux', NAMES);
+  const txt = inputs.take('txt', [undefined, undefined, config.context_in_dim]);
+  const [batch, textTokens] = txt.shape as [number, number, number];
+  const y = inputs.take('y', [batch, config.vec_in_dim]);
+  const timesteps = [...inputs.take('timesteps', [batch]).data];
+  const guidance = config.guidance_embed ? [...inputs.take('guidance', [batch]).data] : undefined;
+  const image = imageInput(inputs, batch, config.in_channels);
+  const text = inputs.has('txt_ids') ? idsOf(inputs, 'txt_ids', batch, textTokens) : textIds(textTokens);
+  const slot = new NetworkSlot(run.device, part, (weights) => fluxModel(weights, config));
+  const ops = new Ops(run.device, run.precision);
+  const job = async (): Promise<ForwardOutputs> => {
+    const model = slot.get();
+    using img = image.upload(ops);
+    using states = run.device.from(txt.data, [batch * textTokens, config.context_in_dim]);
+    using vector = run.device.from(y.data, y.shape);
+    const positions = rotation([...text, ...image.ids], config.axes_dim, config.theta);
+    using table = run.device.from(positions, [textTokens + image.ids.length, model.headDim]);
+    const given = { batch, img, txt: states, y: vector, rotation: table, timesteps, guidance };
+    const blocks = fluxBlocks(ops, model, given);
+    const total = config.depth + config.depth_single_blocks;
+    for (let block = 0; ; block++) {
+      const { done, value } = blocks.next();
+      if (done) {
+        using out = value;
+        const shape = [batch, image.ids.length, config.out_channels];
+        return new Map([['out', { data: await out.read(), shape }]]);
+      }
+      await run.device.native.reached();
+      run.onProgress(block + 1, total);
+    }
+  };
+  try {
+    return await run.device.run(job, run.signal);
+  } finally {
+    slot.release();
+  }
+}
+
+interface ImageInput {
+  /** [tokens] */
+  readonly ids: TokenIds;
+  /** [batch · tokens, in_channels] */
+  upload(ops: Ops): Tensor;
+}
+
+function imageInput(inputs: FloatInputs, batch: number, width: number): ImageInput {
+  if (inputs.has('latent') === inputs.has('img'))
+    throw new KotobaError('ERR_ARGUMENT', `${inputs.where}: expected either latent or img with img_ids`);
+  if (inputs.has('img')) {
+    const img = inputs.take('img', [batch, undefined, width]);
+    const tokens = img.shape[1]!;
+    return {
+      ids: idsOf(inputs, 'img_ids', batch, tokens),
+      upload: ({ device }) => device.from(img.data, [batch * tokens, width]),
+    };
+  }
+  const channels = width / PATCH ** 2;
+  const latent = inputs.take('latent', [batch, channels, undefined, undefined]);
+  const [, , height, columns] = latent.shape as [number, number, number, number];
+  if (height % PATCH || columns % PATCH)
+    throw new KotobaError(
+      'ERR_ARGUMENT',
+      `${inputs.where}: expected a latent with sides that are multiples of ${PATCH}, got ${height} x ${columns}`,
+    );
+  return {
+    ids: imageIds(height / PATCH, columns / PATCH),
+    upload: (ops) => patches(ops, latent),
+  };
+}
+
+function patches(ops: Ops, { data, shape }: FloatInput): Tensor {
+  const [batch, channels, height, width] = shape as [number, number, number, number];
+  using nchw = ops.device.from(data, shape);
+  return ops.patchify(nchw, { batch, channels, height, width, patch: PATCH });
+}
+
+/** One position for each token; sequences of a batch share them. */
+function idsOf(inputs: FloatInputs, name: string, batch: number, tokens: number): TokenIds {
+  const { data, shape } = inputs.take(name, [batch, tokens, undefined]);
+  const axes = shape[2]!;
+  const row = (i: number): number[] => [...data.subarray(i * axes, (i + 1) * axes)];
+  for (let i = tokens * axes; i < data.length; i++)
+    if (data[i] !== data[i % (tokens * axes)])
+      throw new KotobaError('ERR_ARGUMENT', `${inputs.where}: expected the same ${name} for the whole batch`);
+  return Array.from({ length: tokens }, (_, i) => row(i));
+}

@@ -1,0 +1,239 @@
+/** Runs a solver over a Flux transformer: noise and conditioning in, latents out. */
+import { fluxBlocks, type FluxInput } from '../diffusion/flux.js';
+import type { FluxModel } from '../diffusion/flux_model.js';
+import { imageIds, rotation, textIds } from '../diffusion/rotary.js';
+import { cancelled } from '../runtime/device.js';
+import type { Ops } from '../runtime/ops.js';
+import type { Tensor } from '../runtime/tensor.js';
+import {
+  BrownianNoise,
+  cfg,
+  philoxNoise,
+  sample,
+  startLatent,
+  torchNoise,
+  type Algebra,
+  type Denoiser,
+  type NoiseGenerator,
+} from '../sampling/index.js';
+import type { Conditioning } from './image_types.js';
+import type { Request } from './request.js';
+import type { Planes } from './tiles.js';
+
+/** Latents along a side of an image token. */
+const PATCH = 2;
+
+export interface FluxTask {
+  readonly model: FluxModel;
+  readonly request: Request;
+  /** of the pictures that share passes over the weights */
+  readonly seeds: readonly bigint[];
+  readonly conditioning: Conditioning;
+  /** for classifier-free guidance */
+  readonly negative?: Conditioning | undefined;
+  /** [z, height, width]: latents of the picture to start from */
+  readonly start?: Planes | undefined;
+  /** Pixels along a side of a latent. */
+  readonly factor: number;
+  readonly onBlock?: ((done: number, total: number, step: number) => void) | undefined;
+  /** After a step: what the latents of the first picture are becoming. */
+  readonly onStep?: ((step: number, denoised: () => Promise<Planes>) => Promise<void>) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The shape of the latents, and how tokens are cut from them. */
+interface Layout {
+  readonly batch: number;
+  readonly channels: number;
+  readonly height: number;
+  readonly width: number;
+  readonly patch: number;
+}
+
+/**
+ * Must be called inside a job of the device.
+ * @returns the latents of each picture
+ * @throws KotobaError ERR_CANCELLED; ERR_NON_FINITE with the block where the first NaN or infinity arose
+ */
+export async function sampleFlux(ops: Ops, task: FluxTask): Promise<Planes[]> {
+  const { request, model, seeds } = task;
+  const layout: Layout = {
+    batch: seeds.length,
+    channels: model.config.in_channels / PATCH ** 2,
+    height: request.height / task.factor,
+    width: request.width / task.factor,
+    patch: PATCH,
+  };
+  const algebra: Algebra<Tensor> = { combine: (terms) => ops.combine(terms) };
+  const draw = noiseSource(ops, layout, request, seeds);
+  using first = draw();
+  using path = new BrownianNoise(algebra, draw);
+  using latent = task.start && tokensOf(ops, layout, repeated(task.start.data, layout.batch));
+  using start = startLatent(algebra, {
+    noise: first,
+    prediction: 'flow',
+    sigma: request.sigmas[0]!,
+    ...(latent && { latent }),
+  });
+  using inputs = new Inputs(ops, task, layout);
+  const sampling = sample({
+    solver: request.sampler,
+    algebra,
+    denoise: denoiser(ops, task, algebra, inputs),
+    x: start,
+    sigmas: request.sigmas,
+    model: request.levels,
+    noise: path.next.bind(path),
+  });
+  try {
+    for (;;) {
+      const { done, value } = sampling.next();
+      if (done) {
+        using x = value;
+        return await planesOf(ops, layout, x);
+      }
+      await ops.device.native.flush();
+      if (task.signal?.aborted) throw cancelled();
+      await task.onStep?.(value.step, async () => (await planesOf(ops, layout, value.denoised))[0]!);
+    }
+  } finally {
+    sampling.return(undefined as never);
+  }
+}
+
+/** What every evaluation is given beside the latents. */
+class Inputs implements Disposable {
+  readonly #tensors = new Set<Tensor>();
+  readonly conditional: Omit<FluxInput, 'img' | 'timesteps'>;
+  readonly unconditional: Omit<FluxInput, 'img' | 'timesteps'> | undefined;
+
+  constructor(ops: Ops, { model, conditioning, negative, request }: FluxTask, layout: Layout) {
+    const { axes_dim, theta } = model.config;
+    const guidance = request.guidance === undefined ? undefined : fill(layout.batch, request.guidance);
+    const make = (text: Conditioning): Omit<FluxInput, 'img' | 'timesteps'> => {
+      const own = (data: Float32Array, columns: number): Tensor => {
+        const tensor = ops.device.from(data, [data.length / columns, columns]);
+        this.#tensors.add(tensor);
+        return tensor;
+      };
+      const ids = [...textIds(text.tokens), ...imageIds(layout.height / PATCH, layout.width / PATCH)];
+      return {
+        batch: layout.batch,
+        txt: own(repeated(text.hidden, layout.batch), text.hidden.length / text.tokens),
+        y: own(repeated(text.pooled, layout.batch), text.pooled.length),
+        rotation: own(rotation(ids, axes_dim, theta), model.headDim),
+        guidance,
+      };
+    };
+    this.conditional = make(conditioning);
+    this.unconditional = negative && make(negative);
+  }
+
+  [Symbol.dispose](): void {
+    for (const tensor of this.#tensors) tensor.dispose();
+  }
+}
+
+function denoiser(ops: Ops, task: FluxTask, algebra: Algebra<Tensor>, inputs: Inputs): Denoiser<Tensor> {
+  const { request } = task;
+  const progress = new BlockProgress(ops, task);
+  const predict =
+    (input: Omit<FluxInput, 'img' | 'timesteps'>): Denoiser<Tensor> =>
+    (x, sigma) => {
+      using velocity = run(
+        ops,
+        task.model,
+        { ...input, img: x, timesteps: fill(input.batch, sigma) },
+        progress,
+      );
+      return ops.combine([
+        [1, x],
+        [-sigma, velocity],
+      ]);
+    };
+  const conditional = predict(inputs.conditional);
+  return inputs.unconditional
+    ? cfg(algebra, conditional, predict(inputs.unconditional), request.cfg)
+    : conditional;
+}
+
+function run(ops: Ops, model: FluxModel, input: FluxInput, progress: BlockProgress): Tensor {
+  const blocks = fluxBlocks(ops, model, input);
+  for (;;) {
+    const { done, value } = blocks.next();
+    if (done) {
+      ops.requireFinite(value, 'Flux: final layer');
+      return value;
+    }
+    for (const x of [value.img, value.txt, value.joint]) if (x) ops.requireFinite(x, `Flux: ${value.name}`);
+    progress.enqueued();
+  }
+}
+
+/** Reports blocks as the device finishes them, over all evaluations of the run. */
+class BlockProgress {
+  readonly #ops: Ops;
+  readonly #task: FluxTask;
+  readonly #total: number;
+  readonly #perStep: number;
+  #done = 0;
+
+  constructor(ops: Ops, task: FluxTask) {
+    const { depth, depth_single_blocks } = task.model.config;
+    this.#ops = ops;
+    this.#task = task;
+    this.#perStep = (depth + depth_single_blocks) * (task.negative ? 2 : 1);
+    this.#total = this.#perStep * task.request.steps;
+  }
+
+  enqueued(): void {
+    const { onBlock } = this.#task;
+    if (!onBlock) return;
+    const report = () => {
+      this.#done = Math.min(this.#done + 1, this.#total); // second-order solvers evaluate twice a step
+      onBlock(this.#done, this.#total, Math.floor((this.#done - 1) / this.#perStep));
+    };
+    this.#ops.device.native.reached().then(report, () => undefined); // a failure is the job's to report
+  }
+}
+
+/** Noise as tokens; each picture has a generator of its own, so that it does not depend on its batch. */
+function noiseSource(ops: Ops, layout: Layout, { noise }: Request, seeds: readonly bigint[]): () => Tensor {
+  const generators = seeds.map((seed): NoiseGenerator =>
+    noise === 'torch' ? torchNoise(seed) : philoxNoise(seed),
+  );
+  const each = layout.channels * layout.height * layout.width;
+  return () => {
+    const data = new Float32Array(layout.batch * each);
+    for (const [i, generator] of generators.entries()) data.set(generator.normal(each), i * each);
+    return tokensOf(ops, layout, data);
+  };
+}
+
+function tokensOf(ops: Ops, layout: Layout, latents: Float32Array): Tensor {
+  const { batch, channels, height, width } = layout;
+  using images = ops.device.from(latents, [batch, channels, height, width]);
+  return ops.patchify(images, layout);
+}
+
+async function planesOf(ops: Ops, layout: Layout, tokens: Tensor): Promise<Planes[]> {
+  const { batch, channels, height, width } = layout;
+  using images = ops.unpatchify(tokens, layout);
+  const data = await images.read();
+  const each = data.length / batch;
+  return Array.from({ length: batch }, (_, i) => ({
+    data: data.slice(i * each, (i + 1) * each),
+    channels,
+    height,
+    width,
+  }));
+}
+
+const fill = (count: number, value: number): number[] => new Array<number>(count).fill(value);
+
+function repeated(values: Float32Array, times: number): Float32Array {
+  if (times === 1) return values;
+  const out = new Float32Array(values.length * times);
+  for (let i = 0; i < times; i++) out.set(values, i * values.length);
+  return out;
+}

@@ -1,0 +1,344 @@
+/** From words to pictures: text encoders, transformer, autoencoder. The library's class for images. */
+import { fluxModel, type FluxModel } from '../diffusion/flux_model.js';
+import { KotobaError } from '../errors.js';
+import {
+  openModel,
+  selectPart,
+  vaeOfFamily,
+  type FluxPart,
+  type Part,
+  type Slot,
+  type VaePart,
+} from '../formats/index.js';
+import { coverPicture, pictureFromValues, valuesFromPicture, type Picture } from '../image/index.js';
+import { Device } from '../runtime/device.js';
+import { Ops, type OpPrecision } from '../runtime/ops.js';
+import { Autoencoder } from './autoencoder.js';
+import { Conditioner } from './conditioner.js';
+import { PRECISIONS } from './encoder_types.js';
+import { requireEncoders, T5_TOKENS } from './encoder_widths.js';
+import { sampleFlux, type FluxTask } from './flux_sampler.js';
+import {
+  GenerateJob,
+  type Conditioning,
+  type EncoderChoices,
+  type GenerateOptions,
+  type GenerateProgress,
+  type GenerateResult,
+  type ImageModel,
+  type PipelineOptions,
+} from './image_types.js';
+import { NetworkSlot } from './network_slot.js';
+import { previewOf } from './preview.js';
+import { resolveRequest, type Request } from './request.js';
+import type { Planes } from './tiles.js';
+
+/** Tokens of pictures that share passes over the weights: more would win little and cost memory. */
+const BATCH_TOKENS = 4096;
+const TOKEN_SIDE = 16;
+/** Where neither file tells what size the model was trained on, pixels. */
+const USUAL_SIDE = 1024;
+
+type Report = (progress: GenerateProgress) => void;
+
+export class ImagePipeline implements AsyncDisposable {
+  readonly model: ImageModel;
+  readonly device: Device;
+  readonly precision: OpPrecision;
+  readonly transformer: FluxPart;
+  readonly autoencoder: Autoencoder;
+  readonly residency: 'lean' | 'keep';
+  readonly #ops: Ops;
+  readonly #flux: NetworkSlot<FluxModel>;
+  readonly #conditioner: Conditioner;
+  readonly #ownsDevice: boolean;
+  #lastRequest: Promise<unknown> = Promise.resolve();
+  #disposed = false;
+
+  private constructor(model: ImageModel, parts: Parts, device: Device, options: PipelineOptions) {
+    this.model = model;
+    this.device = device;
+    this.#ownsDevice = options.device === undefined;
+    this.precision = options.precision === 'int8' ? 'int8' : 'fp32';
+    this.transformer = parts.transformer;
+    this.residency = residency(options, parts, device);
+    this.#ops = new Ops(device, this.precision);
+    this.#flux = new NetworkSlot(device, parts.transformer, (weights) =>
+      fluxModel(weights, parts.transformer.config),
+    );
+    this.autoencoder = new Autoencoder(device, parts.vae);
+    this.#conditioner = new Conditioner(device);
+  }
+
+  /**
+   * Checks every file; reads headers only.
+   * @throws KotobaError ERR_FILE_*, ERR_FORMAT_*, ERR_MODEL_*: what is wrong with which file, and what would fit
+   */
+  static async load(model: ImageModel, options: PipelineOptions = {}): Promise<ImagePipeline> {
+    if (!PRECISIONS.includes(options.precision ?? 'auto'))
+      throw new KotobaError(
+        'ERR_ARGUMENT',
+        `precision: expected ${PRECISIONS.join(', ')} on the CPU, got "${options.precision}"`,
+      );
+    const parts = openParts(model, options);
+    const device = options.device ?? Device.open('cpu', { threads: options.threads });
+    return new ImagePipeline(model, parts, device, options);
+  }
+
+  /** Side of the square pictures the model was trained on, pixels. */
+  get side(): number {
+    return this.autoencoder.part.config.resolution ?? USUAL_SIDE;
+  }
+
+  /**
+   * Makes pictures of a prompt. Requests of one pipeline run one after another.
+   * @throws (rejects) KotobaError ERR_ARGUMENT, ERR_CANCELLED, ERR_OUT_OF_MEMORY, ERR_NON_FINITE, and what loading a
+   *   part throws
+   */
+  generate(prompt: string, options: GenerateOptions = {}): GenerateJob {
+    return new GenerateJob(async (report) => {
+      if (this.#disposed) throw new KotobaError('ERR_DISPOSED', 'pipeline: used after it was disposed');
+      if (typeof prompt !== 'string')
+        throw new KotobaError('ERR_ARGUMENT', `prompt: expected text, got ${typeof prompt}`);
+      const request = resolveRequest(options, this.transformer.config, this.side);
+      const encoders = this.#encodersFor(options);
+      const mine = this.#lastRequest.then(() => this.#generate(prompt, options, request, encoders, report));
+      this.#lastRequest = mine.catch(() => undefined);
+      return await mine;
+    });
+  }
+
+  /** Unloads every part; the next request loads what it needs. Encodings stay cached. */
+  async release(): Promise<void> {
+    await this.#conditioner.release();
+    this.#flux.release();
+    this.autoencoder.release();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    await this.#lastRequest;
+    await this.release();
+    if (this.#ownsDevice) this.device.close();
+  }
+
+  async #generate(
+    prompt: string,
+    options: GenerateOptions,
+    request: Request,
+    encoders: EncoderChoices,
+    report: Report,
+  ): Promise<GenerateResult> {
+    const encodesBefore = this.#conditioner.encodes;
+    const clock = new Clock();
+    const conditioning = await this.#encode(prompt, options, encoders, report);
+    const negative =
+      request.cfg === 1
+        ? undefined
+        : await this.#encode(options.negativePrompt ?? '', options, encoders, report);
+    if (this.residency === 'lean') await this.#conditioner.release();
+    const encode = clock.lap();
+    const latents = await this.#sample(request, options, { conditioning, negative }, report);
+    if (this.residency === 'lean') this.#flux.release();
+    const sample = clock.lap();
+    const pictures = await this.#decode(latents, request, options, report);
+    if (this.residency === 'lean') this.autoencoder.release();
+    const { width, height, steps, sampler, schedule, sigmas, guidance, cfg, seeds } = request;
+    return {
+      pictures: pictures.map((picture, i) => ({ picture, seed: seeds[i]! })),
+      ...{ width, height, steps, sampler, schedule, sigmas, guidance, cfg },
+      encoders,
+      conditioning,
+      seconds: { encode, sample, decode: clock.lap() },
+      encodes: this.#conditioner.encodes - encodesBefore,
+    };
+  }
+
+  /** @throws KotobaError ERR_MODEL_SLOT for encoders that the transformer cannot take */
+  #encodersFor({ encoders }: GenerateOptions): EncoderChoices {
+    if (!encoders) return this.model.encoders;
+    const chosen = {
+      clip_l: encoders.clip_l ?? this.model.encoders.clip_l,
+      t5: encoders.t5 ?? this.model.encoders.t5,
+    };
+    requireEncoders(chosen, this.transformer);
+    return chosen;
+  }
+
+  async #encode(
+    prompt: string,
+    { dialect = 'plain', t5Length, signal }: GenerateOptions,
+    encoders: EncoderChoices,
+    report: Report,
+  ): Promise<Conditioning> {
+    const watching = (detail: string) => ({
+      signal,
+      onLayer: (done: number, total: number) => report({ phase: 'encode', done, total, detail }),
+    });
+    const tokens = this.transformer.config.max_sequence_length ?? T5_TOKENS[this.#kind];
+    const layout = t5Length ?? { minLength: tokens, maxLength: tokens };
+    const common = { prompt, dialect };
+    const clip = await this.#conditioner.encode(
+      { ...common, slot: 'clip_l', choice: encoders.clip_l },
+      watching('clip_l'),
+    );
+    const t5 = await this.#conditioner.encode(
+      { ...common, slot: 't5', choice: encoders.t5, layout },
+      watching('t5'),
+    );
+    return { pooled: clip.pooled!, hidden: t5.hidden, tokens: t5.tokens };
+  }
+
+  get #kind(): 'dev' | 'schnell' {
+    return this.transformer.config.guidance_embed ? 'dev' : 'schnell';
+  }
+
+  async #sample(
+    request: Request,
+    options: GenerateOptions,
+    text: { readonly conditioning: Conditioning; readonly negative: Conditioning | undefined },
+    report: Report,
+  ): Promise<Planes[]> {
+    const { signal } = options;
+    const start = options.image && (await this.#start(options.image, request, signal));
+    const tokens = (request.width / TOKEN_SIDE) * (request.height / TOKEN_SIDE);
+    const together = Math.max(1, Math.floor(BATCH_TOKENS / tokens));
+    const latents: Planes[] = [];
+    for (let i = 0; i < request.seeds.length; i += together) {
+      const seeds = request.seeds.slice(i, i + together);
+      const job = async (): Promise<Planes[]> => {
+        const task = { ...text, request, seeds, start, signal, model: this.#flux.get() };
+        try {
+          return await sampleFlux(this.#ops, { ...task, ...this.#watchSampling(options, task, report) });
+        } finally {
+          this.#flux.requireIntact(); // outranks what the missing bytes led to
+        }
+      };
+      latents.push(...(await this.device.run(job, signal)));
+    }
+    return latents;
+  }
+
+  #watchSampling(
+    options: GenerateOptions,
+    { request, seeds }: { readonly request: Request; readonly seeds: readonly bigint[] },
+    report: Report,
+  ): Pick<FluxTask, 'factor' | 'onBlock' | 'onStep'> {
+    const { steps } = request;
+    const batches = request.seeds.length;
+    const first = request.seeds.indexOf(seeds[0]!);
+    const detail = (step: number): string => `step ${step + 1} of ${steps}`;
+    const onBlock = (done: number, total: number, step: number): void => {
+      const before = (first / seeds.length) * total;
+      report({
+        phase: 'sample',
+        done: before + done,
+        total: (batches / seeds.length) * total,
+        detail: detail(step),
+      });
+    };
+    const onStep = async (step: number, denoised: () => Promise<Planes>): Promise<void> => {
+      if (!options.preview) return;
+      const preview = await previewOf(this.#ops, this.autoencoder, await denoised());
+      report({ phase: 'sample', done: step + 1, total: steps, detail: detail(step), preview });
+    };
+    return { factor: this.autoencoder.factor, onBlock, onStep };
+  }
+
+  async #start(image: Picture, { width, height, tile }: Request, signal?: AbortSignal): Promise<Planes> {
+    const data = valuesFromPicture(coverPicture(image, width, height));
+    const planes: Planes = { data, channels: 3, height, width };
+    return await this.device.run(() => this.autoencoder.encode(this.#ops, planes, { tile, signal }), signal);
+  }
+
+  async #decode(
+    latents: readonly Planes[],
+    { tile }: Request,
+    { signal }: GenerateOptions,
+    report: Report,
+  ): Promise<Picture[]> {
+    const pictures: Picture[] = [];
+    for (const [i, one] of latents.entries()) {
+      const onTile = (done: number, total: number): void =>
+        report({
+          phase: 'decode',
+          done: i * total + done,
+          total: latents.length * total,
+          detail: `picture ${i + 1}`,
+        });
+      const job = () => this.autoencoder.decode(this.#ops, one, { tile, onTile, signal });
+      const { data, width, height } = await this.device.run(job, signal);
+      pictures.push(pictureFromValues(data, { width, height }));
+    }
+    return pictures;
+  }
+}
+
+/** Everything but the encoders, which are opened when they are needed. */
+interface Parts {
+  readonly transformer: FluxPart;
+  readonly vae: Autoencoder['part'];
+  /** Of all parts, encoders included. */
+  readonly bytes: number;
+}
+
+function openParts(model: ImageModel, { config }: PipelineOptions): Parts {
+  const transformer = openPart(model.transformer, 'transformer', config);
+  if (transformer.family !== 'flux' || transformer.slot !== 'transformer')
+    throw new KotobaError(
+      'ERR_MODEL_SLOT',
+      `${model.transformer}: expected a Flux.1 transformer, got ${transformer.description}`,
+    );
+  const vae = fluxVae(model.vae);
+  const latents = transformer.config.in_channels / 4;
+  if (vae.config.z_channels !== latents)
+    throw new KotobaError(
+      'ERR_MODEL_SLOT',
+      `${model.vae}: expected an autoencoder of ${latents} latent channels, which ${model.transformer} was made for, ` +
+        `got ${vae.config.z_channels}: take the ae.safetensors of Flux.1`,
+    );
+  const encoders = requireEncoders(model.encoders, transformer);
+  const bytes = [transformer, vae, ...encoders].reduce((sum, part) => sum + part.bytesRead, 0);
+  return { transformer, vae, bytes };
+}
+
+function fluxVae(path: string): VaePart {
+  const part = openPart(path, 'vae');
+  const vae = part.slot === 'vae' ? vaeOfFamily(part, 'flux') : undefined;
+  if (vae) return vae;
+  throw new KotobaError(
+    'ERR_MODEL_SLOT',
+    `${path}: expected the autoencoder of Flux.1 (ae.safetensors), got ${part.description}`,
+  );
+}
+
+function openPart(path: string, slot: Slot, config?: Readonly<Record<string, unknown>>): Part {
+  return selectPart(openModel(path), { slot, ...(config && { config }) });
+}
+
+function residency(
+  { residency: wanted = 'auto' }: PipelineOptions,
+  { bytes }: Parts,
+  device: Device,
+): 'lean' | 'keep' {
+  if (wanted === 'lean' || wanted === 'keep') return wanted;
+  if (wanted !== 'auto')
+    throw new KotobaError(
+      'ERR_ARGUMENT',
+      `residency: expected auto, lean or keep, got "${wanted as string}"`,
+    );
+  return bytes <= device.info.memory / 2 ? 'keep' : 'lean';
+}
+
+/** Seconds between laps. */
+class Clock {
+  #last = performance.now();
+
+  lap(): number {
+    const now = performance.now();
+    const seconds = (now - this.#last) / 1000;
+    this.#last = now;
+    return seconds;
+  }
+}

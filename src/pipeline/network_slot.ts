@@ -1,0 +1,43 @@
+/** A network that is loaded when it is first needed and can be released in between. */
+import type { Part } from '../formats/index.js';
+import type { Device } from '../runtime/device.js';
+import { Weights } from '../runtime/weights.js';
+
+export class NetworkSlot<Network> {
+  readonly #device: Device;
+  readonly #part: Part;
+  readonly #build: (weights: Weights) => Network;
+  #loaded: { readonly weights: Weights; readonly network: Network } | undefined;
+
+  /** @param build makes the network of its weights; may enqueue work */
+  constructor(device: Device, part: Part, build: (weights: Weights) => Network) {
+    this.#device = device;
+    this.#part = part;
+    this.#build = build;
+  }
+
+  /** Must be called inside a job of the device. @throws KotobaError ERR_FILE_*, ERR_MODEL_TENSORS */
+  get(): Network {
+    if (this.#loaded) return this.#loaded.network;
+    const weights = new Weights(this.#device, this.#part.tensors, this.#part.path);
+    try {
+      const network = this.#build(weights);
+      weights.prefetch();
+      this.#loaded = { weights, network };
+      return network;
+    } catch (error) {
+      weights[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** @throws KotobaError ERR_FILE_READ if a file of it was cut short meanwhile: what was computed is then void */
+  requireIntact(): void {
+    this.#loaded?.weights.requireIntact();
+  }
+
+  release(): void {
+    this.#loaded?.weights[Symbol.dispose]();
+    this.#loaded = undefined;
+  }
+}

@@ -1,0 +1,27 @@
+/** The small trained model that ships with the package: exactly Flux.1's parts, 64×64 pictures (models/README.md). */
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { EncoderChoice, ImageModel } from './image_types.js';
+
+function packageRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
+  return folder;
+}
+
+const at = (...names: string[]): string => join(packageRoot(), 'models', 'kotoba-small', ...names);
+
+/** Its T5s: the better-trained one, and the ordinary one that it is compared with. */
+export const SHIPPED_T5 = {
+  'flan-t5': (): EncoderChoice => ({ path: at('flan_t5') }),
+  t5: (): EncoderChoice => ({ path: at('t5') }),
+} as const;
+
+export function shippedModel(): ImageModel {
+  return {
+    transformer: at('flux1-schnell-small.safetensors'),
+    vae: at('ae.safetensors'),
+    encoders: { clip_l: { path: at('text_encoder') }, t5: SHIPPED_T5['flan-t5']() },
+  };
+}
