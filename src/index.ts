@@ -22,8 +22,10 @@ export { EncodeJob, type EncodeProgress } from './pipeline/encode_job.js';
 export type { EncodeOptions, Encoding, LoadOptions, Precision } from './pipeline/encoder_types.js';
 export { ImagePipeline } from './pipeline/image_pipeline.js';
 export {
+  EncodePromptJob,
   GenerateJob,
   type Conditioning,
+  type EncodedPrompt,
   type EncoderChoice,
   type EncoderChoices,
   type EncoderSlot,
@@ -35,6 +37,15 @@ export {
   type PipelineOptions,
   type Residency,
 } from './pipeline/image_types.js';
+export {
+  CompareJob,
+  compareEncoders,
+  type CompareCell,
+  type CompareColumn,
+  type CompareOptions,
+  type CompareResult,
+} from './pipeline/compare.js';
+export { compareGrid } from './pipeline/compare_grid.js';
 export { SHIPPED_T5, shippedModel } from './pipeline/shipped_model.js';
 export { TextEncoder } from './pipeline/text_encoder.js';
 export { Device, type DeviceOptions } from './runtime/device.js';

@@ -1,12 +1,13 @@
 /** Embeddings as named tensors, and the file they go into. */
-import { accessSync, constants, statSync } from 'node:fs';
-import { basename, dirname, extname, resolve } from 'node:path';
+import { statSync } from 'node:fs';
+import { basename, extname } from 'node:path';
 import { KotobaError } from '../errors.js';
 import { writeNpy, writeSafetensors, type ArrayToWrite } from '../formats/write.js';
 import type { Slot } from '../formats/index.js';
 import type { Encoding } from '../index.js';
 import type { PromptDialect, TokenChunk } from '../text/index.js';
 import type { EncoderRun } from './encode_report.js';
+import { requireNoInput, requireWritableFile } from './output_path.js';
 import { kotobaVersion } from './version.js';
 
 export interface SlotResult {
@@ -34,19 +35,12 @@ const isNpy = (path: string): boolean => extname(path).toLowerCase() === '.npy';
 export function checkOutput(path: string, inputs: readonly { readonly path: string }[]): void {
   if (!/\.(safetensors|npy)$/i.test(path))
     throw new KotobaError('ERR_ARGUMENT', `--output: expected a .safetensors or .npy file, got ${path}`);
-  const existing = statSync(path, { throwIfNoEntry: false });
-  if (existing?.isDirectory())
-    throw new KotobaError('ERR_FILE_WRITE', `--output ${path}: expected a file, got a folder`);
-  for (const input of inputs) {
-    const stat = statSync(input.path, { throwIfNoEntry: false });
-    if (existing && stat && existing.dev === stat.dev && existing.ino === stat.ino)
-      throw new KotobaError('ERR_FILE_EXISTS', `--output ${path}: is an input too, and would be overwritten`);
-  }
-  try {
-    accessSync(dirname(resolve(path)), constants.W_OK);
-  } catch (cause) {
-    throw new KotobaError('ERR_FILE_WRITE', `--output ${path}: ${(cause as Error).message}`, { cause });
-  }
+  requireWritableFile('--output', path);
+  requireNoInput(
+    '--output',
+    path,
+    inputs.map((input) => input.path),
+  );
 }
 
 /** @throws KotobaError ERR_ARGUMENT where a .npy cannot hold what was asked for */

@@ -2,10 +2,13 @@
 import { Command, CommanderError } from 'commander';
 import { KotobaError } from '../errors.js';
 import { benchCommand } from './bench.js';
+import { compareCommand } from './compare.js';
+import { demoCommand } from './demo.js';
 import { doctorCommand } from './doctor.js';
 import { encodeCommand } from './encode.js';
 import { EXIT, EXIT_CODES_HELP, exitCodeOf } from './exit_codes.js';
 import { forwardCommand } from './forward.js';
+import { generateCommand } from './generate.js';
 import { inspectCommand } from './inspect.js';
 import { processIo, type CliContext, type Io } from './io.js';
 import { hasColours, styleFor } from './text.js';
@@ -14,6 +17,9 @@ import { kotobaVersion } from './version.js';
 
 /** In the order `kotoba --help` lists them. */
 const COMMANDS: readonly ((context: CliContext) => Command)[] = [
+  demoCommand,
+  generateCommand,
+  compareCommand,
   encodeCommand,
   tokensCommand,
   inspectCommand,
@@ -24,6 +30,9 @@ const COMMANDS: readonly ((context: CliContext) => Command)[] = [
 
 const HELP = `
 Examples:
+  $ kotoba demo
+  $ kotoba generate "a red circle to the left of a blue square"
+  $ kotoba compare "a green triangle above a red star" --seeds 1,2,3
   $ kotoba encode "a sparrow on a girl's hand" --clip-l clip_l.safetensors --t5 t5xxl-Q8_0.gguf
   $ kotoba inspect sd3_medium_incl_clips.safetensors
   $ kotoba tokens "a (sparrow:1.3) on a hand" --dialect a1111
@@ -71,7 +80,9 @@ function program(context: CliContext): Command {
   const { stdout, stderr, env } = context.io;
   const style = styleFor(stdout, env);
   const kotoba = new Command('kotoba')
-    .description('Text encoders of image generation (CLIP, Long-CLIP, T5), from every file people have')
+    .description(
+      'Words into pictures: Flux.1 and its text encoders (CLIP, Long-CLIP, T5), from every file people have',
+    )
     .version(kotobaVersion())
     .exitOverride()
     .configureOutput({

@@ -40,7 +40,7 @@ export const clipFlavourOption = (): Option =>
     .choices(CLIP_FLAVOURS)
     .default('openai');
 
-/** A value for all encoders, and others for some of them: `fp32`, `t5=int8`. */
+/** A value for all parts, and others for some of them: `fp32`, `t5=int8`. */
 export interface PerSlot<T> {
   readonly all?: T | undefined;
   readonly slots: ReadonlyMap<Slot, T>;
@@ -58,13 +58,13 @@ export function perSlot<T>(parse: (text: string) => T) {
 export const valueFor = <T>(values: PerSlot<T> | undefined, slot: Slot): T | undefined =>
   values?.slots.get(slot) ?? values?.all;
 
-/** @throws KotobaError ERR_ARGUMENT for a value meant for an encoder that is not there */
+/** @throws KotobaError ERR_ARGUMENT for a value meant for a part that is not there */
 export function requireSlots(option: string, values: PerSlot<unknown> | undefined, used: readonly Slot[]) {
   for (const slot of values?.slots.keys() ?? [])
     if (!used.includes(slot))
       throw new KotobaError(
         'ERR_ARGUMENT',
-        `${option} ${slot}=…: expected one of the encoders given (${used.join(', ')})`,
+        `${option} ${slot}=…: expected one of the parts in use (${used.join(', ')})`,
       );
 }
 
@@ -97,7 +97,7 @@ export function wholeNumber(least: number) {
 export const repeated = (text: string, previous: readonly string[] = []): string[] => [...previous, text];
 
 /** @returns the part of a ChunkLayout that `--t5-length` decides */
-function parseT5Length(text: string): Partial<ChunkLayout> & { t5Length?: T5Length } {
+export function parseT5Length(text: string): Partial<ChunkLayout> & { t5Length?: T5Length } {
   if (Object.hasOwn(T5_LENGTHS, text)) return { t5Length: text as T5Length };
   if (!/^\d+$/.test(text))
     throw new InvalidArgumentError(

@@ -9,8 +9,11 @@ const BAR_COLUMNS = 28;
 export interface ProgressLine {
   /** What happens before there are layers to count. */
   say(text: string): void;
-  /** @param done of `total` layers */
-  update(label: string, done: number, total: number): void;
+  /**
+   * @param done of `total` layers, or of what `detail` says
+   * @param detail in the place of "layer 3 of 24"
+   */
+  update(label: string, done: number, total: number, detail?: string): void;
   /** Takes the line away, so that what follows starts on a clean one. */
   clear(): void;
 }
@@ -26,9 +29,9 @@ export function progressLine({ io }: CliContext): ProgressLine {
   return {
     say(text) {
       drawn = performance.now();
-      io.stderr.write(`\r${style.dim(text.slice(0, (io.stderr.columns ?? 80) - 1))}\x1b[K`);
+      io.stderr.write(`\r${style.dim(text.slice(0, (io.stderr.columns || 80) - 1))}\x1b[K`);
     },
-    update(label, done, total) {
+    update(label, done, total, detail = `layer ${done} of ${total}`) {
       const now = performance.now();
       if (label !== current) [current, started] = [label, now];
       else if (now - drawn < REDRAW_MS && done < total) return;
@@ -38,8 +41,8 @@ export function progressLine({ io }: CliContext): ProgressLine {
       const bar = style.cyan('━'.repeat(filled)) + style.dim('─'.repeat(BAR_COLUMNS - filled));
       const left = done > 1 && done < total ? `, ${secondsText((elapsed / done) * (total - done))} left` : '';
       const since = done > 0 ? `  ${secondsText(elapsed)}${left}` : '';
-      const text = `layer ${done} of ${total}${since}`;
-      const room = (io.stderr.columns ?? 80) - label.length - BAR_COLUMNS - 5;
+      const text = `${detail}${since}`;
+      const room = (io.stderr.columns || 80) - label.length - BAR_COLUMNS - 5;
       io.stderr.write(`\r${label}  ${bar}  ${text.slice(0, Math.max(room, 0))}\x1b[K`);
     },
     clear() {

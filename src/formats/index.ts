@@ -61,6 +61,8 @@ export { parseSafetensors } from './safetensors.js';
 export { checkPart, selectPart } from './select.js';
 export { writeT5Gguf } from './t5_gguf.js';
 export type { UnigramPieces } from './t5_gguf.js';
+export { requireUnchanged, stampFiles } from './unchanged.js';
+export type { FileStamps } from './unchanged.js';
 export { requireHalf, vaeOfFamily } from './vae_part.js';
 export { writeGguf } from './write_gguf.js';
 export type { GgufTensor, GgufValue } from './write_gguf.js';

@@ -17,6 +17,15 @@ export interface TileOptions {
 /** Share of a tile that its neighbour repeats. */
 const OVERLAP = 1 / 8;
 
+/** A file that was cut short outranks what its missing bytes led to. */
+async function intact<T>(slot: NetworkSlot<unknown>, run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } finally {
+    slot.requireIntact();
+  }
+}
+
 export class Autoencoder {
   readonly part: VaePart;
   readonly #device: Device;
@@ -49,7 +58,7 @@ export class Autoencoder {
     const { scale_factor, shift_factor, out_ch } = this.part.config;
     const z = latents.data.map((value) => value / scale_factor + shift_factor);
     return await this.#tiled({ ...latents, data: z }, out_ch, this.factor, options, (tile) =>
-      this.#decodeTile(ops, tile),
+      intact(this.#decoder, () => this.#decodeTile(ops, tile)),
     );
   }
 
@@ -60,7 +69,7 @@ export class Autoencoder {
   async encode(ops: Ops, pixels: Planes, options: TileOptions): Promise<Planes> {
     const { scale_factor, shift_factor, z_channels } = this.part.config;
     const mean = await this.#tiled(pixels, z_channels, 1 / this.factor, options, (tile) =>
-      this.#encodeTile(ops, tile),
+      intact(this.#encoder, () => this.#encodeTile(ops, tile)),
     );
     return { ...mean, data: mean.data.map((value) => (value - shift_factor) * scale_factor) };
   }
@@ -79,9 +88,7 @@ export class Autoencoder {
     ops.requireFinite(pixels, `${this.part.path}: decoder`);
     const full = { batch: 1, height: z.height * this.factor, width: z.width * this.factor };
     using image = ops.unpatchify(pixels, { ...full, channels: pixels.cols, patch: 1 });
-    const values = await image.read();
-    this.#decoder.requireIntact();
-    return values;
+    return await image.read();
   }
 
   async #encodeTile(ops: Ops, image: Planes): Promise<Float32Array> {
@@ -94,9 +101,7 @@ export class Autoencoder {
     ops.requireFinite(mean, `${this.part.path}: encoder`);
     const small = { batch: 1, height: image.height / this.factor, width: image.width / this.factor };
     using planes = ops.unpatchify(mean, { ...small, channels: mean.cols, patch: 1 });
-    const values = await planes.read();
-    this.#encoder.requireIntact();
-    return values;
+    return await planes.read();
   }
 
   /** Runs `one` over the tiles of `input` and blends what it gives, `ratio` times as large. */

@@ -1,4 +1,5 @@
 /** Text conditioning for a pipeline: encoders are loaded when needed, and no prompt is encoded twice by one of them. */
+import { KotobaError } from '../errors.js';
 import type { Device } from '../runtime/device.js';
 import type { ChunkLayout, PromptDialect, T5Length } from '../text/index.js';
 import type { EncoderChoice, EncoderSlot } from './image_types.js';
@@ -6,8 +7,6 @@ import { TextEncoder } from './text_encoder.js';
 
 /** Encodings kept, bytes: 30 prompts of T5-XXL at 512 tokens. */
 const MOST_CACHED_BYTES = 256 << 20;
-/** Encoders kept loaded: both slots, and one to compare each with. */
-const MOST_LOADED = 4;
 
 export interface TextRequest {
   readonly slot: EncoderSlot;
@@ -33,13 +32,16 @@ export interface Watching {
 
 export class Conditioner {
   readonly #device: Device;
+  readonly #mostLoaded: number;
   readonly #loaded = new Map<string, TextEncoder>();
   readonly #cache = new Map<string, EncodedText>();
   #cachedBytes = 0;
   #encodes = 0;
 
-  constructor(device: Device) {
+  /** @param mostLoaded encoders kept loaded at a time, the latest used */
+  constructor(device: Device, mostLoaded: number) {
     this.#device = device;
+    this.#mostLoaded = mostLoaded;
   }
 
   /** How many times an encoder has run. */
@@ -51,12 +53,20 @@ export class Conditioner {
   async encode(request: TextRequest, { onLayer, signal }: Watching = {}): Promise<EncodedText> {
     const key = JSON.stringify(request);
     const known = this.#cache.get(key);
-    if (known) return known;
+    if (known) {
+      this.#cache.delete(key); // the latest used goes last
+      this.#cache.set(key, known);
+      return known;
+    }
     const encoder = await this.#encoder(request.slot, request.choice);
     const { prompt, dialect, layout } = request;
     const job = encoder.encode(prompt, { dialect, layout, signal });
     const watching = watch(job.progress(), onLayer);
-    const { hidden, tokens, pooled } = await job;
+    const { hidden, tokens, pooled } = await job.result.catch(async (error: unknown) => {
+      // Only a new map of a file that was cut short can be trusted.
+      if (error instanceof KotobaError && error.code === 'ERR_FILE_READ') await this.#unload(encoder);
+      throw error;
+    });
     await watching;
     this.#encodes++;
     const encoded = { hidden, tokens, pooled };
@@ -73,15 +83,24 @@ export class Conditioner {
 
   async #encoder(slot: EncoderSlot, choice: EncoderChoice): Promise<TextEncoder> {
     const key = JSON.stringify([slot, choice]);
-    const encoder = this.#loaded.get(key) ?? (await this.#load(slot, choice));
+    const loaded = this.#loaded.get(key);
+    if (!loaded) await this.#makeRoom();
+    const encoder = loaded ?? (await this.#load(slot, choice));
     this.#loaded.delete(key); // the latest used goes last
     this.#loaded.set(key, encoder);
-    for (const [oldest, unused] of this.#loaded) {
-      if (this.#loaded.size <= MOST_LOADED) break;
-      this.#loaded.delete(oldest);
-      await unused[Symbol.asyncDispose]();
-    }
     return encoder;
+  }
+
+  async #makeRoom(): Promise<void> {
+    for (const unused of this.#loaded.values()) {
+      if (this.#loaded.size < this.#mostLoaded) break;
+      await this.#unload(unused);
+    }
+  }
+
+  async #unload(encoder: TextEncoder): Promise<void> {
+    for (const [key, loaded] of this.#loaded) if (loaded === encoder) this.#loaded.delete(key);
+    await encoder[Symbol.asyncDispose]();
   }
 
   async #load(slot: EncoderSlot, choice: EncoderChoice): Promise<TextEncoder> {

@@ -1,15 +1,7 @@
 /** From words to pictures: text encoders, transformer, autoencoder. The library's class for images. */
 import { fluxModel, type FluxModel } from '../diffusion/flux_model.js';
 import { KotobaError } from '../errors.js';
-import {
-  openModel,
-  selectPart,
-  vaeOfFamily,
-  type FluxPart,
-  type Part,
-  type Slot,
-  type VaePart,
-} from '../formats/index.js';
+import type { FluxPart } from '../formats/index.js';
 import { coverPicture, pictureFromValues, valuesFromPicture, type Picture } from '../image/index.js';
 import { Device } from '../runtime/device.js';
 import { Ops, type OpPrecision } from '../runtime/ops.js';
@@ -19,8 +11,10 @@ import { PRECISIONS } from './encoder_types.js';
 import { requireEncoders, T5_TOKENS } from './encoder_widths.js';
 import { sampleFlux, type FluxTask } from './flux_sampler.js';
 import {
+  EncodePromptJob,
   GenerateJob,
   type Conditioning,
+  type EncodedPrompt,
   type EncoderChoices,
   type GenerateOptions,
   type GenerateProgress,
@@ -28,6 +22,7 @@ import {
   type ImageModel,
   type PipelineOptions,
 } from './image_types.js';
+import { openParts, residency, type ImageParts } from './image_parts.js';
 import { NetworkSlot } from './network_slot.js';
 import { previewOf } from './preview.js';
 import { resolveRequest, type Request } from './request.js';
@@ -39,6 +34,10 @@ const TOKEN_SIDE = 16;
 /** Where neither file tells what size the model was trained on, pixels. */
 const USUAL_SIDE = 1024;
 
+/** Kept loaded where memory allows: those of both slots, and another of each to compare with. */
+const MOST_ENCODERS = 4;
+
+type Texts = Pick<EncodedPrompt, 'conditioning' | 'negative'>;
 type Report = (progress: GenerateProgress) => void;
 
 export class ImagePipeline implements AsyncDisposable {
@@ -55,7 +54,7 @@ export class ImagePipeline implements AsyncDisposable {
   #lastRequest: Promise<unknown> = Promise.resolve();
   #disposed = false;
 
-  private constructor(model: ImageModel, parts: Parts, device: Device, options: PipelineOptions) {
+  private constructor(model: ImageModel, parts: ImageParts, device: Device, options: PipelineOptions) {
     this.model = model;
     this.device = device;
     this.#ownsDevice = options.device === undefined;
@@ -67,7 +66,7 @@ export class ImagePipeline implements AsyncDisposable {
       fluxModel(weights, parts.transformer.config),
     );
     this.autoencoder = new Autoencoder(device, parts.vae);
-    this.#conditioner = new Conditioner(device);
+    this.#conditioner = new Conditioner(device, this.residency === 'lean' ? 1 : MOST_ENCODERS);
   }
 
   /**
@@ -97,14 +96,25 @@ export class ImagePipeline implements AsyncDisposable {
    */
   generate(prompt: string, options: GenerateOptions = {}): GenerateJob {
     return new GenerateJob(async (report) => {
-      if (this.#disposed) throw new KotobaError('ERR_DISPOSED', 'pipeline: used after it was disposed');
-      if (typeof prompt !== 'string')
-        throw new KotobaError('ERR_ARGUMENT', `prompt: expected text, got ${typeof prompt}`);
       const request = resolveRequest(options, this.transformer.config, this.side);
       const encoders = this.#encodersFor(options);
-      const mine = this.#lastRequest.then(() => this.#generate(prompt, options, request, encoders, report));
-      this.#lastRequest = mine.catch(() => undefined);
-      return await mine;
+      return await this.#inTurn(prompt, () => this.#generate(prompt, options, request, encoders, report));
+    });
+  }
+
+  /**
+   * Reads a prompt ahead, so that requests with the same prompt, encoders and options find it in the cache: all
+   * prompts first, then all pictures, loads each part once.
+   * @throws (rejects) as generate does
+   */
+  encode(prompt: string, options: GenerateOptions = {}): EncodePromptJob {
+    return new EncodePromptJob(async (report) => {
+      const encoders = this.#encodersFor(options);
+      return await this.#inTurn(prompt, async () => {
+        const before = this.#conditioner.encodes;
+        const texts = await this.#encodeBoth(prompt, options, encoders, report);
+        return { ...texts, encodes: this.#conditioner.encodes - before };
+      });
     });
   }
 
@@ -123,6 +133,15 @@ export class ImagePipeline implements AsyncDisposable {
     if (this.#ownsDevice) this.device.close();
   }
 
+  async #inTurn<T>(prompt: string, work: () => Promise<T>): Promise<T> {
+    if (this.#disposed) throw new KotobaError('ERR_DISPOSED', 'pipeline: used after it was disposed');
+    if (typeof prompt !== 'string')
+      throw new KotobaError('ERR_ARGUMENT', `prompt: expected text, got ${typeof prompt}`);
+    const mine = this.#lastRequest.then(work);
+    this.#lastRequest = mine.catch(() => undefined);
+    return await mine;
+  }
+
   async #generate(
     prompt: string,
     options: GenerateOptions,
@@ -132,27 +151,33 @@ export class ImagePipeline implements AsyncDisposable {
   ): Promise<GenerateResult> {
     const encodesBefore = this.#conditioner.encodes;
     const clock = new Clock();
-    const conditioning = await this.#encode(prompt, options, encoders, report);
-    const negative =
-      request.cfg === 1
-        ? undefined
-        : await this.#encode(options.negativePrompt ?? '', options, encoders, report);
-    if (this.residency === 'lean') await this.#conditioner.release();
+    const texts = await this.#phase(this.#conditioner, () =>
+      this.#encodeBoth(prompt, options, encoders, report),
+    );
     const encode = clock.lap();
-    const latents = await this.#sample(request, options, { conditioning, negative }, report);
-    if (this.residency === 'lean') this.#flux.release();
+    const latents = await this.#phase(this.#flux, () => this.#sample(request, options, texts, report));
     const sample = clock.lap();
-    const pictures = await this.#decode(latents, request, options, report);
-    if (this.residency === 'lean') this.autoencoder.release();
+    const pictures = await this.#phase(this.autoencoder, () =>
+      this.#decode(latents, request, options, report),
+    );
     const { width, height, steps, sampler, schedule, sigmas, guidance, cfg, seeds } = request;
     return {
       pictures: pictures.map((picture, i) => ({ picture, seed: seeds[i]! })),
       ...{ width, height, steps, sampler, schedule, sigmas, guidance, cfg },
       encoders,
-      conditioning,
+      conditioning: texts.conditioning,
       seconds: { encode, sample, decode: clock.lap() },
       encodes: this.#conditioner.encodes - encodesBefore,
     };
+  }
+
+  /** Runs one part of the model; a lean pipeline releases it then, also where it failed or was cancelled. */
+  async #phase<T>(part: { release(): void | Promise<void> }, run: () => Promise<T>): Promise<T> {
+    try {
+      return await run();
+    } finally {
+      if (this.residency === 'lean') await part.release();
+    }
   }
 
   /** @throws KotobaError ERR_MODEL_SLOT for encoders that the transformer cannot take */
@@ -164,6 +189,20 @@ export class ImagePipeline implements AsyncDisposable {
     };
     requireEncoders(chosen, this.transformer);
     return chosen;
+  }
+
+  async #encodeBoth(
+    prompt: string,
+    options: GenerateOptions,
+    encoders: EncoderChoices,
+    report: Report,
+  ): Promise<Texts> {
+    const conditioning = await this.#encode(prompt, options, encoders, report);
+    if ((options.cfg ?? 1) === 1) return { conditioning };
+    return {
+      conditioning,
+      negative: await this.#encode(options.negativePrompt ?? '', options, encoders, report),
+    };
   }
 
   async #encode(
@@ -194,12 +233,7 @@ export class ImagePipeline implements AsyncDisposable {
     return this.transformer.config.guidance_embed ? 'dev' : 'schnell';
   }
 
-  async #sample(
-    request: Request,
-    options: GenerateOptions,
-    text: { readonly conditioning: Conditioning; readonly negative: Conditioning | undefined },
-    report: Report,
-  ): Promise<Planes[]> {
+  async #sample(request: Request, options: GenerateOptions, text: Texts, report: Report): Promise<Planes[]> {
     const { signal } = options;
     const start = options.image && (await this.#start(options.image, request, signal));
     const tokens = (request.width / TOKEN_SIDE) * (request.height / TOKEN_SIDE);
@@ -273,62 +307,6 @@ export class ImagePipeline implements AsyncDisposable {
     }
     return pictures;
   }
-}
-
-/** Everything but the encoders, which are opened when they are needed. */
-interface Parts {
-  readonly transformer: FluxPart;
-  readonly vae: Autoencoder['part'];
-  /** Of all parts, encoders included. */
-  readonly bytes: number;
-}
-
-function openParts(model: ImageModel, { config }: PipelineOptions): Parts {
-  const transformer = openPart(model.transformer, 'transformer', config);
-  if (transformer.family !== 'flux' || transformer.slot !== 'transformer')
-    throw new KotobaError(
-      'ERR_MODEL_SLOT',
-      `${model.transformer}: expected a Flux.1 transformer, got ${transformer.description}`,
-    );
-  const vae = fluxVae(model.vae);
-  const latents = transformer.config.in_channels / 4;
-  if (vae.config.z_channels !== latents)
-    throw new KotobaError(
-      'ERR_MODEL_SLOT',
-      `${model.vae}: expected an autoencoder of ${latents} latent channels, which ${model.transformer} was made for, ` +
-        `got ${vae.config.z_channels}: take the ae.safetensors of Flux.1`,
-    );
-  const encoders = requireEncoders(model.encoders, transformer);
-  const bytes = [transformer, vae, ...encoders].reduce((sum, part) => sum + part.bytesRead, 0);
-  return { transformer, vae, bytes };
-}
-
-function fluxVae(path: string): VaePart {
-  const part = openPart(path, 'vae');
-  const vae = part.slot === 'vae' ? vaeOfFamily(part, 'flux') : undefined;
-  if (vae) return vae;
-  throw new KotobaError(
-    'ERR_MODEL_SLOT',
-    `${path}: expected the autoencoder of Flux.1 (ae.safetensors), got ${part.description}`,
-  );
-}
-
-function openPart(path: string, slot: Slot, config?: Readonly<Record<string, unknown>>): Part {
-  return selectPart(openModel(path), { slot, ...(config && { config }) });
-}
-
-function residency(
-  { residency: wanted = 'auto' }: PipelineOptions,
-  { bytes }: Parts,
-  device: Device,
-): 'lean' | 'keep' {
-  if (wanted === 'lean' || wanted === 'keep') return wanted;
-  if (wanted !== 'auto')
-    throw new KotobaError(
-      'ERR_ARGUMENT',
-      `residency: expected auto, lean or keep, got "${wanted as string}"`,
-    );
-  return bytes <= device.info.memory / 2 ? 'keep' : 'lean';
 }
 
 /** Seconds between laps. */

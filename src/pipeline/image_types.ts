@@ -120,6 +120,15 @@ export interface Conditioning {
   readonly tokens: number;
 }
 
+/** A prompt as the transformer is given it. */
+export interface EncodedPrompt {
+  readonly conditioning: Conditioning;
+  /** of the negative prompt; with classifier-free guidance only */
+  readonly negative?: Conditioning | undefined;
+  /** Encodes that were run; the others came from the cache. */
+  readonly encodes: number;
+}
+
 export interface GenerateResult {
   readonly pictures: readonly GeneratedPicture[];
   readonly width: number;
@@ -141,3 +150,6 @@ export interface GenerateResult {
 
 /** A request under way: await it for the pictures, iterate `progress()` for previews. */
 export class GenerateJob extends Job<GenerateResult, GenerateProgress> {}
+
+/** A prompt being read ahead. */
+export class EncodePromptJob extends Job<EncodedPrompt, GenerateProgress> {}

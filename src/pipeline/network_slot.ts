@@ -1,11 +1,12 @@
 /** A network that is loaded when it is first needed and can be released in between. */
-import type { Part } from '../formats/index.js';
+import { requireUnchanged, stampFiles, type FileStamps, type Part } from '../formats/index.js';
 import type { Device } from '../runtime/device.js';
 import { Weights } from '../runtime/weights.js';
 
 export class NetworkSlot<Network> {
   readonly #device: Device;
   readonly #part: Part;
+  readonly #stamps: FileStamps;
   readonly #build: (weights: Weights) => Network;
   #loaded: { readonly weights: Weights; readonly network: Network } | undefined;
 
@@ -13,12 +14,14 @@ export class NetworkSlot<Network> {
   constructor(device: Device, part: Part, build: (weights: Weights) => Network) {
     this.#device = device;
     this.#part = part;
+    this.#stamps = stampFiles(part.tensors);
     this.#build = build;
   }
 
   /** Must be called inside a job of the device. @throws KotobaError ERR_FILE_*, ERR_MODEL_TENSORS */
   get(): Network {
     if (this.#loaded) return this.#loaded.network;
+    requireUnchanged(this.#part.tensors, this.#stamps);
     const weights = new Weights(this.#device, this.#part.tensors, this.#part.path);
     try {
       const network = this.#build(weights);
@@ -31,9 +34,17 @@ export class NetworkSlot<Network> {
     }
   }
 
-  /** @throws KotobaError ERR_FILE_READ if a file of it was cut short meanwhile: what was computed is then void */
+  /**
+   * @throws KotobaError ERR_FILE_READ if a file of it was cut short meanwhile: what was computed is then void. The network
+   *   is released, for only a new map of the file can be trusted.
+   */
   requireIntact(): void {
-    this.#loaded?.weights.requireIntact();
+    try {
+      this.#loaded?.weights.requireIntact();
+    } catch (error) {
+      this.release();
+      throw error;
+    }
   }
 
   release(): void {

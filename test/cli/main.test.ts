@@ -8,6 +8,9 @@ describe('help', () => {
     const { code, stdout, stderr } = await run(['--help']);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     for (const word of [
+      'demo',
+      'generate',
+      'compare',
       'encode',
       'tokens',
       'inspect',
@@ -20,7 +23,7 @@ describe('help', () => {
     for (const code of ['0', '1', '2', '70', '130']) expect(stdout).toMatch(new RegExp(`^ {2}${code} `, 'm'));
   });
 
-  test.each(['encode', 'tokens', 'inspect', 'forward', 'doctor'])(
+  test.each(['demo', 'generate', 'compare', 'encode', 'tokens', 'inspect', 'forward', 'doctor'])(
     '%s --help has examples',
     async (command) => {
       const { code, stdout } = await run([command, '--help']);

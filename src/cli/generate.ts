@@ -1,0 +1,266 @@
+/** `kotoba generate`: prompts into PNG files that carry how they were made. */
+import { randomBytes } from 'node:crypto';
+import { statSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { Command, Option } from 'commander';
+import { KotobaError } from '../errors.js';
+import { writePng } from '../image/index.js';
+import type { Precision } from '../pipeline/encoder_types.js';
+import type { GenerateOptions, GenerateProgress, GenerateResult } from '../pipeline/image_types.js';
+import { pictureTexts } from './image_info.js';
+import { imageModel, imageModelDirs, imageModelFiles, type ImagePart } from './image_models.js';
+import {
+  CONFIG_SLOTS,
+  MAX_SEED,
+  addModelOptions,
+  addRunOptions,
+  addSamplingOptions,
+  encoderSettings,
+  parseSeed,
+  samplingOptions,
+  type ImageCommandOptions,
+} from './image_options.js';
+import {
+  MOST_HASHED_BYTES,
+  hashWeights,
+  partInfos,
+  partSources,
+  withHash,
+  type Hashes,
+  type PartSource,
+} from './image_parts.js';
+import { finish, showOn, withPipeline, type RunningPipeline } from './image_run.js';
+import { generateReport, printGenerate, type WrittenPicture } from './generate_report.js';
+import type { CliContext } from './io.js';
+import * as option from './options.js';
+import { makeFolder, requireNoInput } from './output_path.js';
+import { isFolderName, picturePaths, type PlannedPicture } from './picture_names.js';
+import { checkPreview, writePreview } from './preview_file.js';
+import { progressLine, type ProgressLine } from './progress.js';
+import { readPrompts } from './prompts.js';
+import { styleFor } from './text.js';
+
+export interface GenerateCommandOptions extends ImageCommandOptions {
+  output?: string;
+  clipL?: string;
+  t5?: string;
+  precision?: option.PerSlot<Precision>;
+  seed?: bigint;
+  count: number;
+  preview?: string;
+  hash?: boolean;
+}
+
+const HELP = `
+Examples:
+  The small model that ships; the file is called after prompt and seed:
+    $ kotoba generate "a red circle to the left of a blue square"
+  Flux.1 with a better T5, 8-bit activations in the T5 only:
+    $ kotoba generate "a sparrow on a girl's hand" -o sparrow.png --size 1024x768 --model flux1-schnell.safetensors \\
+        --vae ae.safetensors --clip-l clip_l.safetensors --t5 flan-t5-xxl-Q8_0.gguf --precision t5=int8
+  Four seeds, watched while they come:
+    $ kotoba generate "a yellow star" --seed 1 --count 4 -o stars/ --preview now.png
+  From a picture:
+    $ kotoba generate "a green star" --image star.png --strength 0.6 -o green.png
+
+--output is a .png file, in whose name {prompt}, {seed} and {n} are replaced, or a folder ("pictures/"). Several
+pictures of one name are numbered: out-1.png, out-2.png. Picture i of a prompt has the seed SEED + i.
+--precision is for all parts, or for one: transformer (with the autoencoder), clip_l, t5.
+
+Every PNG holds its settings twice: as the text that A1111 and Forge show ("parameters"), and as JSON with files,
+SHA-256, precisions, seed and noise levels ("kotoba"). Files over 2 GB are hashed only with --hash.`;
+
+export function generateCommand(context: CliContext): Command {
+  const command = new Command('generate')
+    .description('pictures from prompts: Flux.1, or the small model that ships')
+    .argument('[prompts...]', 'prompts; - reads them from stdin, one a line')
+    .optionsGroup('Output:')
+    .option('-o, --output <file|folder>', 'where to write (default: {prompt}-{seed}.png)')
+    .addOption(new Option('--seed <n>', 'of the first picture (default: random)').argParser(parseSeed))
+    .addOption(
+      new Option('--count <n>', 'pictures of each prompt').argParser(option.wholeNumber(1)).default(1),
+    )
+    .option('--preview <file>', 'write what is becoming of it after every step')
+    .option('--hash', 'put hashes of files over 2 GB into the PNG too');
+  addModelOptions(command)
+    .option('--clip-l <file>', "CLIP-L, CLIP-GmP or Long-CLIP-L (default: the model's)")
+    .option('--t5 <file>', "T5-XXL or Flan-T5-XXL (default: the model's)")
+    .addOption(
+      new Option(
+        '--precision <value>',
+        'auto, fp32 (exact) or int8 (faster), or for one part: t5=int8; may be repeated',
+      ).argParser(option.perSlot(option.oneOf(option.PRECISION_NAMES))),
+    );
+  return addRunOptions(addSamplingOptions(command))
+    .addHelpText('after', HELP)
+    .action((prompts: string[], options: GenerateCommandOptions) => generate(context, prompts, options));
+}
+
+/** All that is decided before the model is opened. */
+interface Plan {
+  readonly prompts: readonly string[];
+  /** of each prompt's pictures, in order */
+  readonly seeds: readonly bigint[];
+  /** [prompt × count] */
+  readonly paths: readonly string[];
+  readonly sources: readonly PartSource[];
+  readonly generate: GenerateOptions;
+}
+
+async function generate(
+  context: CliContext,
+  given: string[],
+  options: GenerateCommandOptions,
+): Promise<void> {
+  const { io } = context;
+  option.requireSlots('--precision', options.precision, ['transformer', 'clip_l', 't5']);
+  option.requireSlots('--config', options.config, CONFIG_SLOTS);
+  const files = imageModelFiles(options, imageModelDirs(context, options.modelsDir));
+  const precision = (slot: ImagePart): Precision | undefined =>
+    option.valueFor(options.precision, slot === 'vae' ? 'transformer' : slot);
+  const plan = await planned(context, given, options, partSources(files, precision));
+  const model = imageModel(files, {
+    clip_l: encoderSettings('clip_l', options, precision('clip_l')),
+    t5: encoderSettings('t5', options, precision('t5')),
+  });
+  const run = { ...options, precision: precision('transformer') };
+  const { done, hashes } = await whileHashing(context, plan.sources, options, async (hashing) => ({
+    done: await withPipeline(model, run, (running) => runAll(context, running, plan, options, hashing)),
+    hashes: await hashing,
+  }));
+  const report = generateReport({
+    ...done,
+    parts: plan.sources.map((source) => withHash(source, hashes)),
+    isShipped: options.model === undefined,
+  });
+  if (options.json) io.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
+  else printGenerate(context, report);
+}
+
+/** Hashes the files beside the work, and no longer than the work goes on. */
+async function whileHashing<T>(
+  { signal }: CliContext,
+  sources: readonly PartSource[],
+  { hash }: GenerateCommandOptions,
+  work: (hashing: Promise<Hashes>) => Promise<T>,
+): Promise<T> {
+  const failed = new AbortController();
+  const most = hash ? Infinity : MOST_HASHED_BYTES;
+  const hashing = hashWeights(sources, most, AbortSignal.any([signal, failed.signal]));
+  hashing.catch(() => undefined); // reported where it is awaited
+  try {
+    return await work(hashing);
+  } finally {
+    failed.abort();
+  }
+}
+
+async function planned(
+  context: CliContext,
+  given: readonly string[],
+  options: GenerateCommandOptions,
+  sources: readonly PartSource[],
+): Promise<Plan> {
+  const overwrite = options.force ? 'allow' : 'refuse';
+  const prompts = await readPrompts(given, options.promptFile, context.io.stdin);
+  const first = options.seed ?? BigInt(randomBytes(4).readUInt32LE());
+  const seeds = Array.from({ length: options.count }, (_, i) => (first + BigInt(i)) & MAX_SEED);
+  const pictures = prompts.flatMap((prompt) => seeds.map((seed): PlannedPicture => ({ prompt, seed })));
+  const paths = picturePaths(options.output, pictures, overwrite);
+  const inputs = [...sources.map(({ report }) => report.file), ...(options.image ? [options.image] : [])];
+  for (const path of paths) requireNoInput('--output', path, inputs);
+  if (options.preview !== undefined) {
+    await checkPreview(options.preview, overwrite);
+    requireNoInput('--preview', options.preview, inputs);
+  }
+  const sampling = await samplingOptions(context, options);
+  const generate = {
+    ...sampling,
+    seed: first,
+    count: options.count,
+    preview: options.preview !== undefined,
+  };
+  return { prompts, seeds, paths, sources, generate };
+}
+
+interface Done {
+  readonly pictures: readonly WrittenPicture[];
+  readonly results: readonly GenerateResult[];
+  readonly loadSeconds: number;
+  readonly device: RunningPipeline['device']['info'];
+}
+
+/** Prompt by prompt; each one's pictures are on disk before the next begins. */
+async function runAll(
+  context: CliContext,
+  { pipeline, device, loadSeconds }: RunningPipeline,
+  plan: Plan,
+  options: GenerateCommandOptions,
+  hashing: Promise<Hashes>,
+): Promise<Done> {
+  const results: GenerateResult[] = [];
+  const pictures: WrittenPicture[] = [];
+  for (const [i, prompt] of plan.prompts.entries()) {
+    const line = progressLine(context);
+    const prefix = plan.prompts.length > 1 ? `${i + 1}/${plan.prompts.length} ` : '';
+    try {
+      const job = pipeline.generate(prompt, plan.generate);
+      const result = await finish(job, showOn(line, prefix), previewWriter(context, line, options.preview));
+      if (context.signal.aborted)
+        throw new KotobaError('ERR_CANCELLED', 'cancelled before the picture was written');
+      line.say('writing');
+      const paths = plan.paths.slice(i * options.count);
+      pictures.push(
+        ...(await writeAll(result, { prompt, paths, plan, options, device, hashes: await hashing })),
+      );
+      results.push(result);
+    } finally {
+      line.clear();
+    }
+  }
+  return { pictures, results, loadSeconds, device: device.info };
+}
+
+/** A preview that cannot be written is no reason to lose the picture: it is said, once. */
+function previewWriter({ io }: CliContext, line: ProgressLine, path: string | undefined) {
+  if (path === undefined) return undefined;
+  let failed = false;
+  return async ({ preview, detail }: GenerateProgress): Promise<void> => {
+    if (failed || !preview) return;
+    try {
+      await writePreview(path, preview, detail);
+    } catch (error) {
+      failed = true;
+      line.clear();
+      io.stderr.write(
+        `${styleFor(io.stderr, io.env).yellow('kotoba: warning:')} --preview: ${(error as Error).message}\n`,
+      );
+    }
+  };
+}
+
+interface Writing {
+  readonly prompt: string;
+  readonly paths: readonly string[];
+  readonly plan: Plan;
+  readonly options: GenerateCommandOptions;
+  readonly device: RunningPipeline['device'];
+  readonly hashes: Hashes;
+}
+
+async function writeAll(
+  result: GenerateResult,
+  { prompt, paths, plan, options, device, hashes }: Writing,
+): Promise<WrittenPicture[]> {
+  const parts = partInfos(plan.sources, hashes);
+  if (isFolderName(options.output)) await makeFolder('--output', dirname(paths[0]!));
+  const written: WrittenPicture[] = [];
+  for (const [i, { picture, seed }] of result.pictures.entries()) {
+    const path = paths[i]!;
+    const texts = pictureTexts({ prompt, seed, settings: result, options, parts, device: device.info.name });
+    await writePng(path, picture, texts);
+    const { width, height } = picture;
+    written.push({ path, prompt, seed: String(seed), width, height, bytes: statSync(path).size });
+  }
+  return written;
+}

@@ -1,0 +1,51 @@
+/** How a picture was made, for the texts inside its PNG. */
+import { metadataTexts, type GenerationInfo, type PartInfo } from '../image/index.js';
+import type { GenerateResult } from '../pipeline/image_types.js';
+import type { ImageCommandOptions } from './image_options.js';
+import { kotobaVersion } from './version.js';
+
+export type RunSettings = Pick<
+  GenerateResult,
+  'width' | 'height' | 'steps' | 'sampler' | 'schedule' | 'sigmas' | 'guidance' | 'cfg'
+>;
+
+export interface PictureOrigin {
+  readonly prompt: string;
+  readonly seed: bigint;
+  readonly settings: RunSettings;
+  readonly options: Pick<
+    ImageCommandOptions,
+    'negative' | 'noise' | 'strength' | 'image' | 'dialect' | 't5Length'
+  >;
+  readonly parts: Readonly<Record<string, PartInfo>>;
+  readonly device: string;
+}
+
+const DEFAULT_STRENGTH = 0.75;
+
+/** keyword → text, for writePng. */
+export function pictureTexts(origin: PictureOrigin): Map<string, string> {
+  const { prompt, seed, settings, options, parts, device } = origin;
+  const { width, height, steps, sampler, schedule, sigmas, guidance, cfg } = settings;
+  const info: GenerationInfo = {
+    prompt,
+    ...(options.negative !== undefined && { negativePrompt: options.negative }),
+    seed: Number.isSafeInteger(Number(seed)) ? Number(seed) : seed,
+    width,
+    height,
+    steps,
+    solver: sampler,
+    schedule,
+    sigmas,
+    cfg,
+    ...(guidance !== undefined && { guidance }),
+    ...(options.image !== undefined && { strength: options.strength ?? DEFAULT_STRENGTH }),
+    noise: options.noise === 'torch' ? 'cpu' : 'philox',
+    device,
+    ...(options.dialect !== 'plain' && { dialect: options.dialect }),
+    ...(options.t5Length && { t5Length: String(options.t5Length.t5Length ?? options.t5Length.maxLength) }),
+    parts,
+    version: kotobaVersion(),
+  };
+  return metadataTexts(info);
+}

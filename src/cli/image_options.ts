@@ -1,0 +1,195 @@
+/** Options that commands which make pictures share, and what the pipeline takes for them. */
+import { InvalidArgumentError, Option, type Command } from 'commander';
+import { KotobaError } from '../errors.js';
+import type { Slot } from '../formats/index.js';
+import { readPicture } from '../image/index.js';
+import type { Precision } from '../pipeline/encoder_types.js';
+import type { EncoderChoice, EncoderSlot, GenerateOptions, Residency } from '../pipeline/image_types.js';
+import { SCHEDULES, SOLVERS } from '../sampling/index.js';
+import type { PromptDialect } from '../text/index.js';
+import type { CliContext } from './io.js';
+import * as option from './options.js';
+
+const RESIDENCIES = ['auto', 'lean', 'keep'] as const satisfies readonly Residency[];
+const NOISES = ['torch', 'philox'] as const;
+export const MAX_SEED = 2n ** 64n - 1n;
+
+export interface ImageCommandOptions {
+  model?: string;
+  vae?: string;
+  t5Tokenizer?: string;
+  config?: option.PerSlot<Readonly<Record<string, unknown>>>;
+  residency: Residency;
+  size?: PictureSize;
+  width?: number;
+  height?: number;
+  steps?: number;
+  sampler?: string;
+  schedule?: string;
+  guidance?: number;
+  cfg?: number;
+  negative?: string;
+  noise: 'torch' | 'philox';
+  image?: string;
+  strength?: number;
+  dialect: PromptDialect;
+  t5Length?: option.T5LengthValue;
+  tile?: number;
+  promptFile: readonly string[];
+  modelsDir: readonly string[];
+  threads?: number;
+  device: 'cpu';
+  force?: boolean;
+  json?: boolean;
+}
+
+export interface PictureSize {
+  readonly width: number;
+  readonly height: number;
+}
+
+/** Those of flow models, such as Flux. */
+const FLOW_SCHEDULES = Object.entries(SCHEDULES).flatMap(([name, { models }]) =>
+  models === 'eps and v' ? [] : [name],
+);
+
+/** Files; --clip-l and --t5 are the commands' own: some take several. */
+export function addModelOptions(command: Command): Command {
+  return command
+    .optionsGroup('Model:')
+    .option('--model <file>', 'Flux.1 transformer, or a checkpoint with more (default: the one that ships)')
+    .option('--vae <file>', "autoencoder (default: the model's)")
+    .addOption(option.t5TokenizerOption())
+    .addOption(option.modelsDirOption())
+    .addOption(
+      new Option(
+        '--config <file|json>',
+        "what the transformer's file does not tell; also t5=FILE, clip_l=FILE",
+      ).argParser(option.perSlot(option.parseConfig)),
+    );
+}
+
+/** How the picture is made. */
+export function addSamplingOptions(command: Command): Command {
+  const number = (flags: string, text: string, parse: (value: string) => number): Option =>
+    new Option(flags, text).argParser(parse);
+  const pixels = option.wholeNumber(1);
+  return command
+    .optionsGroup('Picture:')
+    .addOption(
+      new Option('--size <WxH>', 'pixels, multiples of 16 (default: what the model was trained on)')
+        .argParser(parseSize)
+        .conflicts(['width', 'height']),
+    )
+    .addOption(number('--width <n>', 'pixels, in the place of --size', pixels))
+    .addOption(number('--height <n>', 'pixels, in the place of --size', pixels))
+    .addOption(
+      number('--steps <n>', 'denoising steps (default: 4 for schnell, 28 for dev)', option.wholeNumber(1)),
+    )
+    .addOption(new Option('--sampler <name>', 'solver (default: euler)').choices(Object.keys(SOLVERS)))
+    .addOption(new Option('--schedule <name>', 'noise levels (default: flux)').choices(FLOW_SCHEDULES))
+    .addOption(number('--guidance <n>', 'distilled guidance of dev (default: 3.5)', decimal))
+    .addOption(number('--cfg <n>', 'guidance against the negative prompt (default: 1, none)', decimal))
+    .option('--negative <prompt>', 'what not to show; needs --cfg above 1')
+    .addOption(
+      new Option('--noise <generator>', "whose random numbers: torch as ComfyUI's, philox as A1111's")
+        .choices(NOISES)
+        .default('torch'),
+    )
+    .option('--image <file>', 'a picture to start from')
+    .addOption(number('--strength <n>', 'how much of it to replace, up to 1 (default: 0.75)', decimal))
+    .addOption(option.dialectOption())
+    .addOption(
+      new Option(
+        '--t5-length <name|n>',
+        "T5's tokens, or as a model has them (default: 256 for schnell, 512 for dev, or what the file says)",
+      ).argParser(option.parseT5Length),
+    )
+    .addOption(number('--tile <pixels>', 'side of the tiles that are decoded (default: 1024)', pixels));
+}
+
+/** Where and with what means. */
+export function addRunOptions(command: Command): Command {
+  return command
+    .optionsGroup('Run:')
+    .addOption(
+      new Option('--prompt-file <file>', 'more prompts, one a line; may be repeated')
+        .default([], 'none')
+        .argParser(option.repeated),
+    )
+    .addOption(
+      new Option('--residency <policy>', 'lean: each part is released after its work; keep: all stay')
+        .choices(RESIDENCIES)
+        .default('auto'),
+    )
+    .addOption(option.threadsOption())
+    .addOption(option.deviceOption())
+    .option('--force', 'overwrite files that are there')
+    .addOption(option.jsonOption());
+}
+
+/** Everything about sampling; reads the picture to start from. @throws KotobaError ERR_ARGUMENT, ERR_IMAGE_*, ERR_FILE_* */
+export async function samplingOptions(
+  { signal }: CliContext,
+  options: ImageCommandOptions,
+): Promise<GenerateOptions> {
+  const { size, steps, sampler, schedule, guidance, cfg, noise, strength, dialect, t5Length, tile } = options;
+  if (strength !== undefined && options.image === undefined)
+    throw wrong('--strength', 'needs a picture to start from: --image FILE');
+  if (strength !== undefined && !(strength > 0 && strength <= 1))
+    throw wrong('--strength', `expected more than 0, up to 1, got ${strength}`);
+  if (options.negative !== undefined && (cfg === undefined || cfg === 1))
+    throw wrong('--negative', 'has no effect at --cfg 1: give --cfg 2, for example');
+  return {
+    signal,
+    width: size?.width ?? options.width,
+    height: size?.height ?? options.height,
+    ...{ steps, sampler, schedule, guidance, cfg, noise, strength, dialect, t5Length, tile },
+    negativePrompt: options.negative,
+    image: options.image === undefined ? undefined : await readPicture(options.image),
+  };
+}
+
+const wrong = (name: string, what: string): KotobaError =>
+  new KotobaError('ERR_ARGUMENT', `${name}: ${what}`);
+
+/** What an encoder's choice has besides its file. */
+export function encoderSettings(
+  slot: EncoderSlot,
+  options: Pick<ImageCommandOptions, 'config' | 't5Tokenizer'>,
+  precision: Precision | undefined,
+): Omit<EncoderChoice, 'path'> {
+  const config = options.config?.slots.get(slot);
+  return {
+    ...(precision && { precision }),
+    ...(config && { config }),
+    ...(slot === 't5' && options.t5Tokenizer !== undefined && { tokenizer: options.t5Tokenizer }),
+  };
+}
+
+/** --config is for these: without a slot, for the transformer. */
+export const CONFIG_SLOTS: readonly Slot[] = ['transformer', 'clip_l', 't5'];
+
+export const transformerConfig = ({ config }: Pick<ImageCommandOptions, 'config'>) =>
+  config?.slots.get('transformer') ?? config?.all;
+
+/** "768x512", "768×512" or "512". */
+export function parseSize(text: string): PictureSize {
+  const [, width, height = width] = /^(\d{1,9})(?:[x×*](\d{1,9}))?$/i.exec(text.trim()) ?? [];
+  if (width === undefined)
+    throw new InvalidArgumentError(`expected WIDTHxHEIGHT in pixels, for example 768x512, got "${text}".`);
+  return { width: Number(width), height: Number(height) };
+}
+
+function decimal(text: string): number {
+  const value = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text.trim()) ? Number(text) : NaN;
+  if (!Number.isFinite(value)) throw new InvalidArgumentError(`expected a number, got "${text}".`);
+  return value;
+}
+
+export function parseSeed(text: string): bigint {
+  const seed = /^\d{1,20}$/.test(text.trim()) ? BigInt(text.trim()) : -1n;
+  if (seed < 0n || seed > MAX_SEED)
+    throw new InvalidArgumentError(`expected a whole number from 0 to ${MAX_SEED}, got "${text}".`);
+  return seed;
+}

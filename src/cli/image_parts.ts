@@ -1,0 +1,101 @@
+/** The files of an image model as reports and picture metadata name them: what is inside, at which precision, which hash. */
+import { createHash } from 'node:crypto';
+import { createReadStream, statSync } from 'node:fs';
+import { dirname, relative, resolve } from 'node:path';
+import { identify, openModel } from '../formats/index.js';
+import { describeDTypes } from '../formats/describe.js';
+import { usedTensors } from '../formats/part.js';
+import type { PartInfo } from '../image/index.js';
+import type { Precision } from '../pipeline/encoder_types.js';
+import { IMAGE_PARTS, type ImagePart, type PartFiles } from './image_models.js';
+
+export interface PartReport {
+  readonly slot: ImagePart;
+  /** as given */
+  readonly file: string;
+  readonly description: string;
+  readonly precision: string;
+  /** how the weights are stored: "F16", "Q4_K, Q6_K and F32" */
+  readonly dtype: string;
+  readonly bytesRead: number;
+  /** of the file that holds the weights; absent where there are several, or it is large and --hash was not given */
+  readonly sha256?: string | undefined;
+}
+
+export interface PartSource {
+  readonly report: PartReport;
+  /** file name, with its folder where a folder was given; no more of the path: pictures are shared */
+  readonly name: string;
+  /** the one file that holds all of its tensors */
+  readonly weights: string | undefined;
+}
+
+/** Larger files are hashed only on demand: a 24 GB transformer takes 15 s and more of a core. */
+export const MOST_HASHED_BYTES = 2_000_000_000;
+
+/** `auto` as the CPU takes it. */
+export const ranAt = (precision: Precision | undefined): string => (precision === 'int8' ? 'int8' : 'fp32');
+
+/** @param precision of each part; the autoencoder goes with the transformer */
+export function partSources(
+  files: PartFiles,
+  precision: (slot: ImagePart) => Precision | undefined,
+): PartSource[] {
+  return IMAGE_PARTS.map((slot) => partSource(slot, files[slot], precision(slot)));
+}
+
+export function partSource(slot: ImagePart, path: string, precision: Precision | undefined): PartSource {
+  const parts = identify(openModel(path));
+  const part =
+    parts.find((one) => one.slot === slot) ?? parts.find(({ fits }) => fits.includes(slot)) ?? parts[0]!;
+  const used = [...new Set([...usedTensors(part.tensors)].map((tensor) => tensor.path))];
+  return {
+    report: {
+      slot,
+      file: path,
+      description: part.description,
+      precision: ranAt(precision),
+      dtype: describeDTypes(part.tensors),
+      bytesRead: part.bytesRead,
+    },
+    name: relative(dirname(resolve(path)), resolve(used.length === 1 ? used[0]! : path)),
+    weights: used.length === 1 ? used[0] : undefined,
+  };
+}
+
+export type Hashes = ReadonlyMap<string, string>;
+
+/** path → SHA-256 of each file up to `most` bytes, once; in slices, so that it can go on beside other work. */
+export async function hashWeights(
+  sources: readonly PartSource[],
+  most: number,
+  signal: AbortSignal,
+): Promise<Hashes> {
+  const hashes = new Map<string, string>();
+  for (const { weights } of sources)
+    if (weights !== undefined && !hashes.has(weights) && statSync(weights).size <= most)
+      hashes.set(weights, await sha256(weights, signal));
+  return hashes;
+}
+
+async function sha256(path: string, signal: AbortSignal): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const part of createReadStream(path, { highWaterMark: 1 << 20, signal }))
+    hash.update(part as Buffer);
+  return hash.digest('hex');
+}
+
+export const withHash = ({ report, weights }: PartSource, hashes: Hashes): PartReport => ({
+  ...report,
+  sha256: weights === undefined ? undefined : hashes.get(weights),
+});
+
+/** As PNG metadata names parts. */
+export function partInfos(sources: readonly PartSource[], hashes: Hashes): Record<string, PartInfo> {
+  return Object.fromEntries(
+    sources.map(({ report: { slot, precision, dtype }, name, weights }) => {
+      const sha256 = weights === undefined ? undefined : hashes.get(weights);
+      return [slot, { file: name, precision, dtype, ...(sha256 !== undefined && { sha256 }) }];
+    }),
+  );
+}

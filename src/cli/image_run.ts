@@ -1,0 +1,66 @@
+/** A pipeline on a device of its own for as long as a command needs it, and its progress on a terminal. */
+import type { Device } from '../runtime/device.js';
+import type { ImagePipeline } from '../pipeline/image_pipeline.js';
+import type {
+  GenerateJob,
+  GenerateProgress,
+  GenerateResult,
+  ImageModel,
+  PipelineOptions,
+} from '../pipeline/image_types.js';
+import { transformerConfig, type ImageCommandOptions } from './image_options.js';
+import type { ProgressLine } from './progress.js';
+
+export interface RunningPipeline {
+  readonly pipeline: ImagePipeline;
+  readonly device: Device;
+  /** checking the files */
+  readonly loadSeconds: number;
+}
+
+/** @throws what the pipeline throws; the pipeline and its device are gone then */
+export async function withPipeline<T>(
+  model: ImageModel,
+  options: Pick<ImageCommandOptions, 'device' | 'threads' | 'residency' | 'config'> &
+    Pick<PipelineOptions, 'precision'>,
+  use: (running: RunningPipeline) => Promise<T>,
+): Promise<T> {
+  const [{ Device }, { ImagePipeline }] = await Promise.all([
+    import('../runtime/device.js'), // loads the addon
+    import('../pipeline/image_pipeline.js'),
+  ]);
+  const started = performance.now();
+  await using device = Device.open(options.device, { threads: options.threads });
+  await using pipeline = await ImagePipeline.load(model, {
+    device,
+    precision: options.precision,
+    residency: options.residency,
+    config: transformerConfig(options),
+  });
+  return await use({ pipeline, device, loadSeconds: (performance.now() - started) / 1000 });
+}
+
+/** Awaits a job, drawing where it is. @param onPreview called for each preview, not awaited by the job */
+export async function finish(
+  job: GenerateJob,
+  show: (progress: GenerateProgress) => void,
+  onPreview?: (progress: GenerateProgress) => Promise<void>,
+): Promise<GenerateResult> {
+  for await (const progress of job.progress()) {
+    show(progress);
+    if (progress.preview && onPreview) await onPreview(progress);
+  }
+  return await job;
+}
+
+const PHASES: Readonly<Record<GenerateProgress['phase'], string>> = {
+  encode: 'reading the prompt',
+  sample: 'drawing',
+  decode: 'developing',
+};
+
+/** @param prefix "2 of 5 " where there are several */
+export function showOn(line: ProgressLine, prefix = '') {
+  return ({ phase, done, total, detail }: GenerateProgress): void =>
+    line.update(prefix + PHASES[phase], done, total, detail);
+}

@@ -1,0 +1,72 @@
+/** The files of an image model, opened, and checked against each other. */
+import { KotobaError } from '../errors.js';
+import {
+  openModel,
+  selectPart,
+  vaeOfFamily,
+  type FluxPart,
+  type Part,
+  type Slot,
+  type VaePart,
+} from '../formats/index.js';
+import type { Device } from '../runtime/device.js';
+import { requireEncoders } from './encoder_widths.js';
+import type { ImageModel, PipelineOptions } from './image_types.js';
+
+/** Everything but the encoders, which are opened when they are needed. */
+export interface ImageParts {
+  readonly transformer: FluxPart;
+  readonly vae: VaePart;
+  /** Of all parts, encoders included. */
+  readonly bytes: number;
+}
+
+/** @throws KotobaError ERR_FILE_*, ERR_FORMAT_*, ERR_MODEL_*: what is wrong with which file, and what would fit */
+export function openParts(model: ImageModel, { config }: PipelineOptions): ImageParts {
+  const transformer = openPart(model.transformer, 'transformer', config);
+  if (transformer.family !== 'flux' || transformer.slot !== 'transformer')
+    throw new KotobaError(
+      'ERR_MODEL_SLOT',
+      `${model.transformer}: expected a Flux.1 transformer, got ${transformer.description}`,
+    );
+  const vae = fluxVae(model.vae);
+  const latents = transformer.config.in_channels / 4;
+  if (vae.config.z_channels !== latents)
+    throw new KotobaError(
+      'ERR_MODEL_SLOT',
+      `${model.vae}: expected an autoencoder of ${latents} latent channels, which ${model.transformer} was made for, ` +
+        `got ${vae.config.z_channels}: take the ae.safetensors of Flux.1`,
+    );
+  const encoders = requireEncoders(model.encoders, transformer);
+  const bytes = [transformer, vae, ...encoders].reduce((sum, part) => sum + part.bytesRead, 0);
+  return { transformer, vae, bytes };
+}
+
+function fluxVae(path: string): VaePart {
+  const part = openPart(path, 'vae');
+  const vae = part.slot === 'vae' ? vaeOfFamily(part, 'flux') : undefined;
+  if (vae) return vae;
+  throw new KotobaError(
+    'ERR_MODEL_SLOT',
+    `${path}: expected the autoencoder of Flux.1 (ae.safetensors), got ${part.description}`,
+  );
+}
+
+function openPart(path: string, slot: Slot, config?: Readonly<Record<string, unknown>>): Part {
+  return selectPart(openModel(path), { slot, ...(config && { config }) });
+}
+
+/** What `auto` comes to. @throws KotobaError ERR_ARGUMENT */
+export function residency(
+  { residency: wanted = 'auto' }: PipelineOptions,
+  { bytes }: ImageParts,
+  device: Device,
+): 'lean' | 'keep' {
+  if (wanted === 'lean' || wanted === 'keep') return wanted;
+  if (wanted !== 'auto')
+    throw new KotobaError(
+      'ERR_ARGUMENT',
+      `residency: expected auto, lean or keep, got "${wanted as string}"`,
+    );
+  return bytes <= device.info.memory / 2 ? 'keep' : 'lean';
+}
