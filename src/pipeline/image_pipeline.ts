@@ -5,16 +5,16 @@ import type { FluxPart } from '../formats/index.js';
 import { coverPicture, pictureFromValues, valuesFromPicture, type Picture } from '../image/index.js';
 import { Device } from '../runtime/device.js';
 import { Ops, type OpPrecision } from '../runtime/ops.js';
+import { decoderActivations, fluxActivations, requireMemory } from './activation_memory.js';
 import { Autoencoder } from './autoencoder.js';
 import { Conditioner } from './conditioner.js';
 import { PRECISIONS } from './encoder_types.js';
-import { requireEncoders, T5_TOKENS } from './encoder_widths.js';
+import { requireEncoders } from './encoder_widths.js';
+import { encodeFluxText, textTokens, type FluxText } from './flux_text.js';
 import { sampleFlux, type FluxTask } from './flux_sampler.js';
 import {
   EncodePromptJob,
   GenerateJob,
-  type Conditioning,
-  type EncodedPrompt,
   type EncoderChoices,
   type GenerateOptions,
   type GenerateProgress,
@@ -37,7 +37,6 @@ const USUAL_SIDE = 1024;
 /** Kept loaded where memory allows: those of both slots, and another of each to compare with. */
 const MOST_ENCODERS = 4;
 
-type Texts = Pick<EncodedPrompt, 'conditioning' | 'negative'>;
 type Report = (progress: GenerateProgress) => void;
 
 export class ImagePipeline implements AsyncDisposable {
@@ -98,6 +97,7 @@ export class ImagePipeline implements AsyncDisposable {
     return new GenerateJob(async (report) => {
       const request = resolveRequest(options, this.transformer.config, this.side);
       const encoders = this.#encodersFor(options);
+      this.#requireMemory(request, options);
       return await this.#inTurn(prompt, () => this.#generate(prompt, options, request, encoders, report));
     });
   }
@@ -112,7 +112,7 @@ export class ImagePipeline implements AsyncDisposable {
       const encoders = this.#encodersFor(options);
       return await this.#inTurn(prompt, async () => {
         const before = this.#conditioner.encodes;
-        const texts = await this.#encodeBoth(prompt, options, encoders, report);
+        const texts = await this.#encode(prompt, options, encoders, report);
         return { ...texts, encodes: this.#conditioner.encodes - before };
       });
     });
@@ -151,9 +151,7 @@ export class ImagePipeline implements AsyncDisposable {
   ): Promise<GenerateResult> {
     const encodesBefore = this.#conditioner.encodes;
     const clock = new Clock();
-    const texts = await this.#phase(this.#conditioner, () =>
-      this.#encodeBoth(prompt, options, encoders, report),
-    );
+    const texts = await this.#phase(this.#conditioner, () => this.#encode(prompt, options, encoders, report));
     const encode = clock.lap();
     const latents = await this.#phase(this.#flux, () => this.#sample(request, options, texts, report));
     const sample = clock.lap();
@@ -191,49 +189,33 @@ export class ImagePipeline implements AsyncDisposable {
     return chosen;
   }
 
-  async #encodeBoth(
+  #requireMemory({ width, height, tile }: Request, { t5Length }: GenerateOptions): void {
+    const text = t5Length?.minLength ?? textTokens(this.transformer.config);
+    const tokens = text + (width / TOKEN_SIDE) * (height / TOKEN_SIDE);
+    const pixels = Math.min(width, tile) * Math.min(height, tile);
+    const needs = {
+      sampling: fluxActivations(this.transformer.config, tokens),
+      decoding: decoderActivations(this.autoencoder.part.config, pixels),
+    };
+    requireMemory(needs, this.device.info.memory);
+  }
+
+  #encode(
     prompt: string,
     options: GenerateOptions,
     encoders: EncoderChoices,
     report: Report,
-  ): Promise<Texts> {
-    const conditioning = await this.#encode(prompt, options, encoders, report);
-    if ((options.cfg ?? 1) === 1) return { conditioning };
-    return {
-      conditioning,
-      negative: await this.#encode(options.negativePrompt ?? '', options, encoders, report),
-    };
+  ): Promise<FluxText> {
+    const { config } = this.transformer;
+    return encodeFluxText(prompt, { conditioner: this.#conditioner, encoders, config, options, report });
   }
 
-  async #encode(
-    prompt: string,
-    { dialect = 'plain', t5Length, signal }: GenerateOptions,
-    encoders: EncoderChoices,
+  async #sample(
+    request: Request,
+    options: GenerateOptions,
+    text: FluxText,
     report: Report,
-  ): Promise<Conditioning> {
-    const watching = (detail: string) => ({
-      signal,
-      onLayer: (done: number, total: number) => report({ phase: 'encode', done, total, detail }),
-    });
-    const tokens = this.transformer.config.max_sequence_length ?? T5_TOKENS[this.#kind];
-    const layout = t5Length ?? { minLength: tokens, maxLength: tokens };
-    const common = { prompt, dialect };
-    const clip = await this.#conditioner.encode(
-      { ...common, slot: 'clip_l', choice: encoders.clip_l },
-      watching('clip_l'),
-    );
-    const t5 = await this.#conditioner.encode(
-      { ...common, slot: 't5', choice: encoders.t5, layout },
-      watching('t5'),
-    );
-    return { pooled: clip.pooled!, hidden: t5.hidden, tokens: t5.tokens };
-  }
-
-  get #kind(): 'dev' | 'schnell' {
-    return this.transformer.config.guidance_embed ? 'dev' : 'schnell';
-  }
-
-  async #sample(request: Request, options: GenerateOptions, text: Texts, report: Report): Promise<Planes[]> {
+  ): Promise<Planes[]> {
     const { signal } = options;
     const start = options.image && (await this.#start(options.image, request, signal));
     const tokens = (request.width / TOKEN_SIDE) * (request.height / TOKEN_SIDE);

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openModel } from '../../src/formats/index.js';
 import { readNumbers } from '../../src/formats/read.js';
 import { pictureDistance, type Picture } from '../../src/image/index.js';
+import { decoderActivations, fluxActivations, requireMemory } from '../../src/pipeline/activation_memory.js';
 import { ImagePipeline } from '../../src/pipeline/image_pipeline.js';
 import type { GenerateOptions, GenerateProgress } from '../../src/pipeline/image_types.js';
 import { SHIPPED_T5, shippedModel } from '../../src/pipeline/shipped_model.js';
@@ -120,6 +121,20 @@ describe('options', () => {
     [64, 160],
   ])('%i × %i', async (width, height) => {
     expect(await picture({ width, height })).toMatchObject({ width, height });
+  });
+
+  test('a size whose activations do not fit is refused before anything runs', async () => {
+    const config = { ...pipeline.transformer.config, hidden_size: 3072, mlp_ratio: 4 };
+    expect(fluxActivations(config, 512 + 4096)).toBeLessThan(2 ** 30); // 1024 × 1024
+    const sampling = fluxActivations(config, 512 + 1024 ** 2);
+    expect(() => requireMemory({ sampling, decoding: 0 }, 24 * 2 ** 30)).toThrow(
+      expect.objectContaining({
+        code: 'ERR_OUT_OF_MEMORY',
+        message: expect.stringMatching(/GiB.*24\.0 GiB.*smaller/) as string,
+      }),
+    );
+    const decoding = decoderActivations(pipeline.autoencoder.part.config, 16384 ** 2);
+    expect(() => requireMemory({ sampling: 0, decoding }, 24 * 2 ** 30)).toThrow(/--tile/);
   });
 
   test('in tiles', async () => {
