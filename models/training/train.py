@@ -37,8 +37,8 @@ def main():
     parser.add_argument("--held-out", help="export: also write the held-out prompts to this file")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rank", type=int, default=0, help="flux: which of `world` processes this is")
-    parser.add_argument("--world", type=int, default=1, help="flux: processes that share one training")
+    parser.add_argument("--constant", type=float, default=0.6,
+                        help="flux: share of the time before the learning rate falls (0 for a last stretch)")
     parser.add_argument("--bf16", action="store_true", help="flux: products of bfloat16 numbers (AVX512-BF16 or CUDA)")
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
@@ -53,7 +53,7 @@ def main():
               "latents": cache_latents, "flux": train_flux}
     extra = {}
     if options.stage == "flux":
-        extra = {"rank": options.rank, "world": options.world, "bf16": options.bf16}
+        extra = {"bf16": options.bf16, "constant": options.constant}
     stages[options.stage](options.folder, options.minutes, options.device, options.resume, **extra)
 
 

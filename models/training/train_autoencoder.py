@@ -66,7 +66,7 @@ def train_joint(folder, minutes, device="cpu", resume=False, peak=2e-3, seed=1):
     average = Average(model, 0.998)
     optimiser = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-3)
     while not run.over():
-        cropping = run.progress < CROP_SHARE * (0.5 if state else 1)
+        cropping = run.progress < CROP_SHARE and not state
         scenes = scene_batch(rng, 32 if cropping else 12, 0.5)
         pictures = painter.draw(scenes)
         if cropping:
@@ -118,6 +118,13 @@ def train_decoder(folder, minutes, device="cpu", resume=False, peak=1e-3, seed=2
     model.encoder.requires_grad_(False)
     average = Average(model.decoder, 0.998)
     optimiser = torch.optim.AdamW(model.decoder.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-3)
+
+    def keep():
+        run.save(decoder=average.model.state_dict())
+        whole = AutoEncoder(model.config).to(device)
+        whole.encoder, whole.decoder = model.encoder, average.model
+        run.log(psnr=psnr(whole, painter), psnr_noise=psnr(whole, painter, noise=0.2))
+
     while not run.over():
         pictures = painter.draw(scene_batch(rng, 12))
         with torch.no_grad():
@@ -129,8 +136,6 @@ def train_decoder(folder, minutes, device="cpu", resume=False, peak=1e-3, seed=2
         clipped_step(optimiser, model.decoder.parameters())
         average.update(model.decoder)
         run.step(len(pictures), loss=loss)
-        if run.checkpoint_due(180) or run.over():
-            run.save(decoder=average.model.state_dict())
-            whole = AutoEncoder(model.config).to(device)
-            whole.encoder, whole.decoder = model.encoder, average.model
-            run.log(psnr=psnr(whole, painter), psnr_noise=psnr(whole, painter, noise=0.2))
+        if run.checkpoint_due(180):
+            keep()
+    keep()

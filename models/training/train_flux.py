@@ -7,7 +7,6 @@ import random
 from pathlib import Path
 
 import torch
-import torch.distributed as distributed
 import torch.nn.functional as F
 
 from autoencoder import AutoEncoder
@@ -158,25 +157,13 @@ def round_products(model):
             module.__class__ = RoundedLinear
 
 
-def share_gradients(model, world):
-    """Mean of all processes' gradients, in one message."""
-    gradients = [p.grad for p in model.parameters()]
-    flat = torch.cat([g.view(-1) for g in gradients])
-    distributed.all_reduce(flat)
-    for gradient, part in zip(gradients, flat.div_(world).split([g.numel() for g in gradients])):
-        gradient.copy_(part.view_as(gradient))
-
-
 def curriculum(samples):
     """Share of captions with two shapes: none at first, then more and more."""
     return 0.7 * min(1.0, max(0.0, (samples - 30_000) / 50_000))
 
 
-def train_flux(folder, minutes, device="cpu", resume=False, peak=2e-3, seed=6, batch_size=48, rank=0, world=1,
+def train_flux(folder, minutes, device="cpu", resume=False, peak=2e-3, seed=6, batch_size=48,
                bf16=False, config=None, constant=0.6):
-    if world > 1:
-        meeting = f"file://{Path(folder).resolve()}/meeting"
-        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
     torch.manual_seed(seed)
     model = Flux({**CONFIG, **(config or {})}).to(device)
     initialise(model)
@@ -190,28 +177,23 @@ def train_flux(folder, minutes, device="cpu", resume=False, peak=2e-3, seed=6, b
         average.steps = run.steps
     if bf16:
         round_products(model)
-    fresh = seed + 1000 * rank + run.steps
-    torch.manual_seed(fresh)
-    batches, judge = Batches(folder, fresh, device, batch_size), Judge(folder, device) if rank == 0 else None
-    over = torch.zeros(1)
-    while not over:
+    torch.manual_seed(seed + run.steps)
+    batches, judge = Batches(folder, seed + run.steps, device, batch_size), Judge(folder, device)
+
+    def keep():
+        run.save(model=model.state_dict(), average=average.model.state_dict(), optimiser=optimiser.state_dict(),
+                 config=model.config)
+        run.log(latents=len(batches.latents.scenes), **judge.score(average.model))
+
+    while not run.over():
         two_objects, near_noise = curriculum(run.samples), 0.5 if run.progress < 0.5 else 0.35
         *inputs, velocity = batches.next(two_objects, near_noise)
         set_learning_rate(optimiser, run.learning_rate(peak, constant=constant))
         loss = F.mse_loss(model(*inputs), velocity)
         loss.backward()
-        if world > 1:
-            share_gradients(model, world)
         clipped_step(optimiser, model.parameters())
         average.update(model)
-        if rank == 0:
-            run.step(batch_size * world, loss=loss)
-        else:
-            run.steps, run.samples = run.steps + 1, run.samples + batch_size * world
-        over.fill_(run.over())
-        if world > 1:
-            distributed.all_reduce(over, op=distributed.ReduceOp.MAX)
-        if rank == 0 and (run.checkpoint_due(150) or over):
-            run.save(model=model.state_dict(), average=average.model.state_dict(), optimiser=optimiser.state_dict(),
-                     config=model.config)
-            run.log(latents=len(batches.latents.scenes), **judge.score(average.model))
+        run.step(batch_size, loss=loss)
+        if run.checkpoint_due(150):
+            keep()
+    keep()

@@ -105,6 +105,11 @@ def train_text(folder, minutes, device="cpu", resume=False, peak=1.5e-3, seed=3,
         parts.load_state_dict(state["parts"])
     average = Average(parts, 0.998)
     optimiser = torch.optim.AdamW(parts.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=0.01)
+
+    def keep():
+        run.save(parts=average.model.state_dict(), t5=average.model[0].state_dict(), clip=average.model[1].state_dict())
+        run.log(**held_out_figures(average.model, device))
+
     while not run.over():
         scenes = captions.scenes(batch_size)
         batch, scenes = captions.of(scenes), torch.tensor(scenes, device=device)
@@ -115,10 +120,9 @@ def train_text(folder, minutes, device="cpu", resume=False, peak=1.5e-3, seed=3,
         clipped_step(optimiser, parts.parameters())
         average.update(parts)
         run.step(batch_size, t5_loss=t5_loss, clip_loss=clip_loss, t5_right=t5_right, clip_right=clip_right)
-        if run.checkpoint_due(60) or run.over():
-            run.save(parts=average.model.state_dict(), t5=average.model[0].state_dict(),
-                     clip=average.model[1].state_dict())
-            run.log(**held_out_figures(average.model, device))
+        if run.checkpoint_due(60):
+            keep()
+    keep()
 
 
 @torch.no_grad()
@@ -159,5 +163,6 @@ def train_ordinary(folder, minutes, device="cpu", resume=False, peak=1.5e-3, see
         clipped_step(optimiser, model.parameters())
         average.update(model)
         run.step(batch_size, relative_error=loss)
-        if run.checkpoint_due(60) or run.over():
+        if run.checkpoint_due(60):
             run.save(t5=average.model.state_dict())
+    run.save(t5=average.model.state_dict())
