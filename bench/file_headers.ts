@@ -35,8 +35,13 @@ export function tensorBytes(tensor: PlannedTensor): number {
 
 const seedOf = (tensor: PlannedTensor, seed: number) => hashName(tensor.sameAs ?? tensor.name, seed);
 
-export function safetensorsLayout(tensors: readonly PlannedTensor[], seed: number): FileLayout {
-  const entries: Record<string, unknown> = { __metadata__: { format: 'pt' } };
+/** @param metadata  beside the usual `format` */
+export function safetensorsLayout(
+  tensors: readonly PlannedTensor[],
+  seed: number,
+  metadata: Record<string, string> = {},
+): FileLayout {
+  const entries: Record<string, unknown> = { __metadata__: { format: 'pt', ...metadata } };
   let offset = 0;
   for (const tensor of tensors) {
     const end = offset + tensorBytes(tensor);

@@ -6,7 +6,7 @@
  */
 import { closeSync, existsSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { argv, env, pid, stdout } from 'node:process';
 import { pathToFileURL } from 'node:url';
 import { ggufLayout, safetensorsLayout, type FileLayout, type PlacedTensor } from './file_headers.js';
@@ -23,8 +23,10 @@ interface BenchFile {
   readonly layout: (size: FileSize) => FileLayout;
 }
 
-/** Part of every file's name and seed: raise it when the contents change, and old files are not taken for new. */
-const contentsVersion = 1;
+/** Part of every file's name: raise it when the contents change, and old files are not taken for new. */
+export const contentsVersion: Record<FileSize, number> = { full: 1, tiny: 2 };
+/** Chooses all random weights. */
+export const contentsSeed = 1;
 
 const clipL: Record<FileSize, ClipDims> = {
   full: { hidden: 768, intermediate: 3072, layers: 12 },
@@ -41,14 +43,19 @@ const t5: Record<FileSize, T5Dims> = {
 
 function clipFile(kind: 'clip_l' | 'clip_g', type: 'F32' | 'F16'): BenchFile {
   const dims = kind === 'clip_l' ? clipL : clipG;
-  const layout = (size: FileSize) => safetensorsLayout(clipTensors(dims[size], type), contentsVersion);
+  const layout = (size: FileSize) => {
+    // Heads of a width that no public CLIP has must be told.
+    const config = JSON.stringify({ num_attention_heads: dims[size].hidden / 64 });
+    const metadata = size === 'tiny' ? { config } : {};
+    return safetensorsLayout(clipTensors(dims[size], type), contentsSeed, metadata);
+  };
   return { kind, extension: 'safetensors', layout };
 }
 
 /** @param fileType  llama.cpp's number of the mix, for `general.file_type` */
 function t5Gguf(matrix: StoredType, tokenTable: StoredType, fileType: number): BenchFile {
   const layout = (size: FileSize) =>
-    ggufLayout(t5GgufTensors(t5[size], matrix, tokenTable), t5Metadata(t5[size], fileType), contentsVersion);
+    ggufLayout(t5GgufTensors(t5[size], matrix, tokenTable), t5Metadata(t5[size], fileType), contentsSeed);
   return { kind: 't5', extension: 'gguf', layout };
 }
 
@@ -64,7 +71,7 @@ export const benchFiles = {
   t5_f16_safetensors: {
     kind: 't5',
     extension: 'safetensors',
-    layout: (size: FileSize) => safetensorsLayout(t5SafetensorsTensors(t5[size], 'F16'), contentsVersion),
+    layout: (size: FileSize) => safetensorsLayout(t5SafetensorsTensors(t5[size], 'F16'), contentsSeed),
   },
 } satisfies Record<string, BenchFile>;
 
@@ -92,24 +99,28 @@ export function benchDirectory(): string {
   return env.KOTOBA_BENCH_DIR || join(tmpdir(), 'kotoba-bench');
 }
 
-/** Makes one file unless it is there. A file appears under its name only when whole. */
+/** Makes one file unless it is there. */
 export function makeBenchFile(name: BenchFileName, options: FileOptions = {}): MadeFile {
   const { size = 'full', directory = benchDirectory() } = options;
   const { kind, extension, layout } = benchFiles[name];
   const placed = layout(size);
-  const path = join(directory, `${name}-${size}-v${contentsVersion}.${extension}`);
-  const made = { name, kind, path, bytes: placed.totalBytes };
-  if (existsSync(path)) return { ...made, written: false };
-  mkdirSync(directory, { recursive: true });
+  const path = join(directory, `${name}-${size}-v${contentsVersion[size]}.${extension}`);
+  return { name, kind, path, bytes: placed.totalBytes, written: writeOnce(path, placed) };
+}
+
+/** @returns false if the file was there. It appears under its name only when whole. */
+export function writeOnce(path: string, layout: FileLayout): boolean {
+  if (existsSync(path)) return false;
+  mkdirSync(dirname(path), { recursive: true });
   const temporary = `${path}.${pid}.part`;
   try {
-    writeLayout(temporary, placed);
+    writeLayout(temporary, layout);
     renameSync(temporary, path);
   } catch (error) {
     rmSync(temporary, { force: true });
     throw error;
   }
-  return { ...made, written: true };
+  return true;
 }
 
 /** Streams a file: the header, then every tensor's random values at its place, zeros between. */
@@ -137,7 +148,7 @@ function writeTensor(
   const key = `${tensor.type} ${tensor.values.mean} ${tensor.values.std}`;
   let pool = pools.get(key);
   if (pool === undefined) {
-    pool = makePool(tensor.type, tensor.values, new Random(hashName(key, contentsVersion)));
+    pool = makePool(tensor.type, tensor.values, new Random(hashName(key, contentsSeed)));
     pools.set(key, pool);
   }
   const random = new Random(seed);

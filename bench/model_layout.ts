@@ -40,8 +40,8 @@ export const t5Vocabulary = 32128;
 export const t5Buckets = 32;
 export const t5HeadDim = 64;
 
-const norm: Distribution = { mean: 1, std: 0.1 };
-const small: Distribution = { mean: 0, std: 0.02 };
+export const norm: Distribution = { mean: 1, std: 0.1 };
+export const small: Distribution = { mean: 0, std: 0.02 };
 const unit: Distribution = { mean: 0, std: 1 };
 
 /** A matrix [out, in] that keeps the size of its input: variance 1/in. */
@@ -177,6 +177,6 @@ export function t5Metadata(dims: T5Dims, fileType: number): Record<string, strin
 }
 
 /** By code unit, as Python and Rust sort ASCII names. */
-function sortedByName(tensors: PlannedTensor[]): PlannedTensor[] {
+export function sortedByName(tensors: PlannedTensor[]): PlannedTensor[] {
   return tensors.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
 }

@@ -1,11 +1,13 @@
-/** `kotoba bench`: kernels and encoders on this machine, beside others on the same data. */
+/** `kotoba bench`: kernels, encoders and pictures on this machine, beside others on the same data. */
 import { Command, InvalidArgumentError } from 'commander';
 import type { BenchFileName } from '../../bench/files.js';
 import type { DType } from '../formats/index.js';
 import type { DeviceOptions } from '../runtime/device.js';
 import type { OpPrecision } from '../runtime/ops.js';
+import { generateBench } from './bench_generate.js';
 import { EXIT } from './exit_codes.js';
 import type { CliContext } from './io.js';
+import { names, numbers } from './lists.js';
 import * as option from './options.js';
 
 const ENCODE_HELP = `
@@ -30,8 +32,9 @@ interface EncodeBenchFlags {
 
 export function benchCommand(context: CliContext): Command {
   return new Command('bench')
-    .description('measure kernels or whole encoders on this machine')
+    .description('measure kernels, whole encoders or whole pictures on this machine')
     .addCommand(encodeBench(context))
+    .addCommand(generateBench(context))
     .addCommand(opsBench(context));
 }
 
@@ -124,13 +127,4 @@ function pattern(value: string): RegExp {
   } catch (error) {
     throw new InvalidArgumentError((error as Error).message);
   }
-}
-
-const names = (value: string): string[] => value.split(',').filter(Boolean);
-
-function numbers(value: string): number[] {
-  const parsed = names(value).map(Number);
-  if (parsed.length === 0 || parsed.some((n) => !Number.isInteger(n) || n < 1))
-    throw new InvalidArgumentError('expected positive integers separated by commas');
-  return parsed;
 }

@@ -1,0 +1,44 @@
+/** Floating-point operations of a picture, counted from the shapes: 2 for every weight that meets a row of input. */
+import { SINUSOID_WIDTH } from '../src/diffusion/flux_model.js';
+import type { FluxConfig, VaeConfig } from '../src/formats/index.js';
+
+/** One evaluation of the transformer for one picture: matrices, attention's two products, modulations. */
+export function fluxFlops(config: FluxConfig, textTokens: number, imageTokens: number): number {
+  const { hidden_size: h, in_channels, out_channels, context_in_dim, vec_in_dim, guidance_embed } = config;
+  const { depth, depth_single_blocks } = config;
+  const mlp = h * config.mlp_ratio;
+  const tokens = textTokens + imageTokens;
+  // A single block keeps the same matrices in two: linear1 is qkv and the MLP's first, linear2 proj and its second.
+  const block = 4 * h * h + 2 * h * mlp;
+  const perImageToken = in_channels * h + depth * block + h * out_channels;
+  const perTextToken = context_in_dim * h + depth * block;
+  const perToken = depth_single_blocks * block;
+  const vectorMlp = (inputs: number): number => (inputs + h) * h;
+  const embeddings = (guidance_embed ? 2 : 1) * vectorMlp(SINUSOID_WIDTH) + vectorMlp(vec_in_dim);
+  const modulations = (12 * depth + 3 * depth_single_blocks + 2) * h * h;
+  const attention = 2 * tokens * tokens * h * (depth + depth_single_blocks);
+  const weights = perImageToken * imageTokens + perTextToken * textTokens + perToken * tokens;
+  return 2 * (weights + embeddings + modulations + attention);
+}
+
+/** Decoding latents of height × width in one tile: convolutions, and the one attention over all latents. */
+export function decodeFlops(config: VaeConfig, height: number, width: number): number {
+  const { ch, ch_mult, num_res_blocks, z_channels, out_ch } = config;
+  const widths = ch_mult.map((multiple) => ch * multiple);
+  const top = widths.at(-1)!;
+  const kernel = 3 * 3;
+  let pixels = height * width;
+  const resnet = (inputs: number, outputs: number): number =>
+    pixels * (kernel * outputs * (inputs + outputs) + (inputs === outputs ? 0 : inputs * outputs));
+  let total = pixels * (kernel * z_channels * top + (config.quant_conv ? z_channels ** 2 : 0));
+  total += 2 * resnet(top, top) + pixels * 4 * top * top + 2 * pixels * pixels * top;
+  for (let level = widths.length - 1; level >= 0; level--) {
+    const [inputs, outputs] = [widths[level + 1] ?? top, widths[level]!];
+    for (let i = 0; i <= num_res_blocks; i++) total += resnet(i === 0 ? inputs : outputs, outputs);
+    if (level === 0) continue;
+    pixels *= 4;
+    total += pixels * kernel * outputs * outputs;
+  }
+  total += pixels * kernel * widths[0]! * out_ch;
+  return 2 * total;
+}
