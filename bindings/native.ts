@@ -20,6 +20,8 @@ export interface NativeFile {
   intact(): boolean;
   /** Reads [offset, bytes, offset, bytes, …] into the page cache in the background. */
   prefetch(ranges: readonly number[]): void;
+  /** Gives the pages of [offset, bytes, …] back to the system; they are read again when they are touched. */
+  forget(ranges: readonly number[]): void;
   dispose(): void;
 }
 

@@ -7,6 +7,19 @@
 namespace kotoba::bindings {
 namespace {
 
+// [offset, bytes, offset, bytes, …]
+std::vector<ByteRange> ranges_from_js(Napi::Value value, const MappedFile& file) {
+  require(value.IsArray(), "file: expected an array of offsets and sizes");
+  const auto numbers = value.As<Napi::Array>();
+  std::vector<ByteRange> ranges;
+  for (uint32_t i = 0; i + 1 < numbers.Length(); i += 2) {
+    const int64_t offset = integer_from_js(numbers.Get(i), "file: offset", 0, file.size());
+    const int64_t bytes = integer_from_js(numbers.Get(i + 1), "file: bytes", 0, file.size() - offset);
+    ranges.push_back({offset, bytes});
+  }
+  return ranges;
+}
+
 constexpr napi_type_tag kTensorTag = {0x6b6f746f62610001, 0x74656e736f720001};
 constexpr napi_type_tag kFileTag = {0x6b6f746f62610001, 0x66696c6500000001};
 
@@ -94,7 +107,8 @@ Napi::Function FileObject::init(Napi::Env env) {
   return DefineClass(
       env, "NativeFile",
       {InstanceMethod<&FileObject::size>("size"), InstanceMethod<&FileObject::intact>("intact"),
-       InstanceMethod<&FileObject::prefetch>("prefetch"), InstanceMethod<&FileObject::dispose>("dispose")});
+       InstanceMethod<&FileObject::prefetch>("prefetch"), InstanceMethod<&FileObject::forget>("forget"),
+       InstanceMethod<&FileObject::dispose>("dispose")});
 }
 
 FileObject::FileObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<FileObject>(info) {
@@ -120,19 +134,17 @@ Napi::Value FileObject::intact(const Napi::CallbackInfo& info) {
   return guard(info.Env(), [&] { return Napi::Boolean::New(info.Env(), from(info.This())->intact()); });
 }
 
-// prefetch([offset, bytes, offset, bytes, …])
 void FileObject::prefetch(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
     const std::shared_ptr<MappedFile>& file = from(info.This());
-    require(info[0].IsArray(), "prefetch: expected an array");
-    const auto numbers = info[0].As<Napi::Array>();
-    std::vector<ByteRange> ranges;
-    for (uint32_t i = 0; i + 1 < numbers.Length(); i += 2) {
-      const int64_t offset = integer_from_js(numbers.Get(i), "prefetch: offset", 0, file->size());
-      const int64_t bytes = integer_from_js(numbers.Get(i + 1), "prefetch: bytes", 0, file->size() - offset);
-      ranges.push_back({offset, bytes});
-    }
-    kotoba::prefetch(file, std::move(ranges));
+    kotoba::prefetch(file, ranges_from_js(info[0], *file));
+  });
+}
+
+void FileObject::forget(const Napi::CallbackInfo& info) {
+  guard(info.Env(), [&] {
+    const std::shared_ptr<MappedFile>& file = from(info.This());
+    for (const ByteRange& range : ranges_from_js(info[0], *file)) file->forget(range.offset, range.bytes);
   });
 }
 

@@ -42,6 +42,7 @@ class FileObject : public Napi::ObjectWrap<FileObject> {
   Napi::Value size(const Napi::CallbackInfo& info);
   Napi::Value intact(const Napi::CallbackInfo& info);
   void prefetch(const Napi::CallbackInfo& info);
+  void forget(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);
 
   std::shared_ptr<MappedFile> file_;

@@ -58,4 +58,10 @@ void MappedFile::will_need(int64_t offset, int64_t bytes) const {
           MADV_WILLNEED);  // a hint: failure is fine
 }
 
+void MappedFile::forget(int64_t offset, int64_t bytes) const {
+  const int64_t page = sysconf(_SC_PAGESIZE);
+  const int64_t start = (offset + page - 1) / page * page, end = (offset + bytes) / page * page;
+  if (start < end) madvise(data_ + start, static_cast<size_t>(end - start), MADV_DONTNEED);
+}
+
 }  // namespace kotoba

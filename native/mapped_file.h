@@ -24,6 +24,8 @@ class MappedFile {
   bool intact() const;
   // Asks the kernel to read a range ahead of its first use.
   void will_need(int64_t offset, int64_t bytes) const;
+  // Gives the pages that lie wholly in a range back; reading them again is right, and slower.
+  void forget(int64_t offset, int64_t bytes) const;
 
  private:
   std::string path_;

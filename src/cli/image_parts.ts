@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { createReadStream, statSync } from 'node:fs';
 import { dirname, relative, resolve } from 'node:path';
+import { KotobaError } from '../errors.js';
 import { identify, openModel } from '../formats/index.js';
 import { describeDTypes } from '../formats/describe.js';
 import { usedTensors } from '../formats/part.js';
@@ -80,8 +81,14 @@ export async function hashWeights(
 
 async function sha256(path: string, signal: AbortSignal): Promise<string> {
   const hash = createHash('sha256');
-  for await (const part of createReadStream(path, { highWaterMark: 1 << 20, signal }))
-    hash.update(part as Buffer);
+  try {
+    for await (const part of createReadStream(path, { highWaterMark: 1 << 20, signal }))
+      hash.update(part as Buffer);
+  } catch (cause) {
+    if (signal.aborted)
+      throw new KotobaError('ERR_CANCELLED', 'cancelled while hashing the files', { cause });
+    throw new KotobaError('ERR_FILE_READ', `${path}: cannot be read: ${(cause as Error).message}`, { cause });
+  }
   return hash.digest('hex');
 }
 

@@ -42,13 +42,17 @@ export function processIo(): Io {
 
 /** `kotoba … | head` closes the pipe early: what is then written has no reader, and the job goes on. */
 function quietWhenNobodyReads(stream: NodeJS.WriteStream): void {
-  if (stream.listeners('error').includes(ignoreEpipe)) return;
-  stream.on('error', ignoreEpipe);
+  if (!stream.listeners('error').includes(onOutputError)) stream.on('error', onOutputError);
 }
 
-function ignoreEpipe(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EPIPE') throw error;
+/** A disk that takes no more of what stdout was led to: said once, and the exit code tells it. */
+function onOutputError(error: NodeJS.ErrnoException): void {
+  if (error.code === 'EPIPE' || outputFailed) return;
+  outputFailed = true;
+  process.stderr.write(`kotoba: ERR_FILE_WRITE: the output cannot be written: ${error.message}\n`);
+  process.once('exit', () => (process.exitCode = EXIT.failed));
 }
+let outputFailed = false;
 
 const SIGNALS = { SIGINT: EXIT.interrupted, SIGTERM: 128 + constants.signals.SIGTERM } as const;
 

@@ -89,14 +89,6 @@ export function* encodeStages(
   }
 }
 
-/** Runs a tower without looking at its stages. */
-export function finish(stages: Generator<VaeStage, Tensor>): Tensor {
-  for (;;) {
-    const { done, value } = stages.next();
-    if (done) return value;
-  }
-}
-
 const stage = (name: string, { pixels, size }: Image): VaeStage => ({ name, image: pixels, size });
 
 function replace(old: Image, next: Image): Image {

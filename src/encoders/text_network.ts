@@ -22,6 +22,8 @@ export interface TextNetwork {
   readonly name: string;
   /** Layers; hidden states are numbered 0 (embedding) to depth. */
   readonly depth: number;
+  /** What the names of layer i's weights begin with, before ".i.". */
+  readonly blocks: string;
   /** Columns of a hidden state. */
   readonly width: number;
   /** Columns of the projection; 0 without one. */
@@ -46,6 +48,7 @@ export function clipNetwork(weights: Weights, part: ClipPart): TextNetwork {
   return {
     name: part.slot,
     depth,
+    blocks: 'text_model.encoder.layers',
     width: d,
     projection: part.config.projection_dim ?? 0,
     vocabulary: part.config.vocab_size,
@@ -64,6 +67,7 @@ export function t5Network(weights: Weights, part: T5Part): TextNetwork {
   return {
     name: part.slot,
     depth,
+    blocks: 'encoder.block',
     width: d,
     projection: 0,
     vocabulary: part.config.vocab_size,

@@ -41,6 +41,8 @@ export const fluxFamily: ConfigFamily = {
 /** Width of the sinusoids that time and guidance are embedded with. */
 const kSinusoids = 256;
 const kTheta = 10_000;
+/** T5 tokens: Flux.1 was trained with 512 at most. */
+const kMostTokens = 1 << 16;
 /** By head width: what Black Forest Labs' models use, and no tensor tells. */
 const kKnownAxes: Readonly<Record<number, readonly number[]>> = { 128: [16, 56, 56] };
 
@@ -179,6 +181,8 @@ function fluxConfig(path: string, values: ReadonlyMap<string, ConfigValue>, size
     fail(`mlp_ratio is ${ratio}, but the tensors say ${mlp / hidden}`);
   if (number('theta', kTheta) <= 0) fail(`theta is ${number('theta')}, expected more than 0`);
   const length = values.get('max_sequence_length') as number | undefined;
+  if (length !== undefined && (length < 2 || length > kMostTokens))
+    fail(`max_sequence_length is ${length}, expected 2 to ${kMostTokens} tokens`);
   return {
     in_channels: number('in_channels'),
     out_channels: number('out_channels'),

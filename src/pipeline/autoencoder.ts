@@ -1,9 +1,10 @@
 /** Latents to pictures and back, in tiles where the picture is large. */
-import { decodeStages, encodeStages, finish } from '../diffusion/vae.js';
+import { decodeStages, encodeStages, type VaeStage } from '../diffusion/vae.js';
 import { vaeDecoder, vaeEncoder, type VaeDecoder, type VaeEncoder } from '../diffusion/vae_model.js';
 import { requireHalf, type VaePart } from '../formats/index.js';
 import type { Device } from '../runtime/device.js';
 import type { ImageSize, Ops } from '../runtime/ops.js';
+import type { Tensor } from '../runtime/tensor.js';
 import { NetworkSlot } from './network_slot.js';
 import { Blend, crop, spans, type Planes, type Span } from './tiles.js';
 
@@ -23,6 +24,15 @@ async function intact<T>(slot: NetworkSlot<unknown>, run: () => Promise<T>): Pro
     return await run();
   } finally {
     slot.requireIntact();
+  }
+}
+
+/** Runs a tower; the queue fails at the first stage that leaves a NaN or an infinity, and names it. */
+function checked(ops: Ops, stages: Generator<VaeStage, Tensor>, where: string): Tensor {
+  for (;;) {
+    const { done, value } = stages.next();
+    ops.requireFinite(done ? value : value.image, done ? where : `${where} ${value.name}`);
+    if (done) return value;
   }
 }
 
@@ -84,8 +94,7 @@ export class Autoencoder {
     const vae = this.#decoder.get();
     using nchw = this.#device.from(z.data, [1, z.channels, z.height, z.width]);
     using rows = ops.patchify(nchw, { ...size, channels: z.channels, patch: 1 });
-    using pixels = finish(decodeStages(ops, vae, rows, size));
-    ops.requireFinite(pixels, `${this.part.path}: decoder`);
+    using pixels = checked(ops, decodeStages(ops, vae, rows, size), `${this.part.path}: decoder`);
     const full = { batch: 1, height: z.height * this.factor, width: z.width * this.factor };
     using image = ops.unpatchify(pixels, { ...full, channels: pixels.cols, patch: 1 });
     return await image.read();
@@ -96,9 +105,8 @@ export class Autoencoder {
     const vae = this.#encoder.get();
     using nchw = this.#device.from(image.data, [1, image.channels, image.height, image.width]);
     using rows = ops.patchify(nchw, { ...size, channels: image.channels, patch: 1 });
-    using moments = finish(encodeStages(ops, vae, rows, size));
+    using moments = checked(ops, encodeStages(ops, vae, rows, size), `${this.part.path}: encoder`);
     using mean = moments.columnRange(0, moments.cols / 2);
-    ops.requireFinite(mean, `${this.part.path}: encoder`);
     const small = { batch: 1, height: image.height / this.factor, width: image.width / this.factor };
     using planes = ops.unpatchify(mean, { ...small, channels: mean.cols, patch: 1 });
     return await planes.read();

@@ -8,6 +8,9 @@ import { TextEncoder } from './text_encoder.js';
 /** Encodings kept, bytes: 30 prompts of T5-XXL at 512 tokens. */
 const MOST_CACHED_BYTES = 256 << 20;
 
+/** Encoders kept loaded; with memory enough those of both slots, and another of each to compare with. */
+const MOST_LOADED = { lean: 1, keep: 4 } as const;
+
 export interface TextRequest {
   readonly slot: EncoderSlot;
   readonly choice: EncoderChoice;
@@ -32,16 +35,16 @@ export interface Watching {
 
 export class Conditioner {
   readonly #device: Device;
-  readonly #mostLoaded: number;
+  readonly #residency: 'lean' | 'keep';
   readonly #loaded = new Map<string, TextEncoder>();
   readonly #cache = new Map<string, EncodedText>();
   #cachedBytes = 0;
   #encodes = 0;
 
-  /** @param mostLoaded encoders kept loaded at a time, the latest used */
-  constructor(device: Device, mostLoaded: number) {
+  /** @param residency lean: one encoder is loaded at a time; keep: the latest few */
+  constructor(device: Device, residency: 'lean' | 'keep') {
     this.#device = device;
-    this.#mostLoaded = mostLoaded;
+    this.#residency = residency;
   }
 
   /** How many times an encoder has run. */
@@ -93,7 +96,7 @@ export class Conditioner {
 
   async #makeRoom(): Promise<void> {
     for (const unused of this.#loaded.values()) {
-      if (this.#loaded.size < this.#mostLoaded) break;
+      if (this.#loaded.size < MOST_LOADED[this.#residency]) break;
       await this.#unload(unused);
     }
   }
@@ -110,6 +113,7 @@ export class Conditioner {
       slot,
       precision,
       config,
+      residency: this.#residency,
       ...(slot === 't5' && { t5Tokenizer: tokenizer }),
     });
   }

@@ -23,6 +23,11 @@ export interface LoadOptions {
    * encoding never holds it. `ids`: only encodeTokens() will be called, and no tokenizer is needed.
    */
   input?: 'prompts' | 'ids' | undefined;
+  /**
+   * `keep` (default): the weights stay in memory once they were read. `lean`: each layer gives its pages of the file back
+   * once it has run; encoding again reads them again, from the system's cache where memory allows.
+   */
+  residency?: 'lean' | 'keep' | undefined;
   /** T5: a spiece.model or tokenizer.json, or a folder with one. */
   t5Tokenizer?: string | undefined;
   /** CLIP: whose cleaning of the prompt to follow. */

@@ -35,6 +35,8 @@ export interface FluxTask {
   readonly start?: Planes | undefined;
   /** Pixels along a side of a latent. */
   readonly factor: number;
+  /** Told the name of a block whenever the device has run it: its weights are not needed for a while. */
+  readonly afterBlock?: ((name: string) => void) | undefined;
   readonly onBlock?: ((done: number, total: number, step: number) => void) | undefined;
   /** After a step: what the latents of the first picture are becoming. */
   readonly onStep?: ((step: number, denoised: () => Promise<Planes>) => Promise<void>) | undefined;
@@ -166,7 +168,7 @@ function run(ops: Ops, model: FluxModel, input: FluxInput, progress: BlockProgre
       return value;
     }
     for (const x of [value.img, value.txt, value.joint]) if (x) ops.requireFinite(x, `Flux: ${value.name}`);
-    progress.enqueued();
+    progress.enqueued(value.name);
   }
 }
 
@@ -186,12 +188,13 @@ class BlockProgress {
     this.#total = this.#perStep * task.request.steps;
   }
 
-  enqueued(): void {
-    const { onBlock } = this.#task;
-    if (!onBlock) return;
+  enqueued(name: string): void {
+    const { onBlock, afterBlock } = this.#task;
+    if (!onBlock && !afterBlock) return;
     const report = () => {
       this.#done = Math.min(this.#done + 1, this.#total); // second-order solvers evaluate twice a step
-      onBlock(this.#done, this.#total, Math.floor((this.#done - 1) / this.#perStep));
+      onBlock?.(this.#done, this.#total, Math.floor((this.#done - 1) / this.#perStep));
+      afterBlock?.(name);
     };
     this.#ops.device.native.reached().then(report, () => undefined); // a failure is the job's to report
   }

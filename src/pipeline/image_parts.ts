@@ -12,6 +12,7 @@ import {
 import type { Device } from '../runtime/device.js';
 import { requireEncoders } from './encoder_widths.js';
 import type { ImageModel, PipelineOptions } from './image_types.js';
+import { SIDE_UNIT, isSide } from './request.js';
 
 /** Everything but the encoders, which are opened when they are needed. */
 export interface ImageParts {
@@ -37,6 +38,7 @@ export function openParts(model: ImageModel, { config }: PipelineOptions): Image
       `${model.vae}: expected an autoencoder of ${latents} latent channels, which ${model.transformer} was made for, ` +
         `got ${vae.config.z_channels}: take the ae.safetensors of Flux.1`,
     );
+  requirePictures(vae);
   const encoders = requireEncoders(model.encoders, transformer);
   const bytes = [transformer, vae, ...encoders].reduce((sum, part) => sum + part.bytesRead, 0);
   return { transformer, vae, bytes };
@@ -50,6 +52,27 @@ function fluxVae(path: string): VaePart {
     'ERR_MODEL_SLOT',
     `${path}: expected the autoencoder of Flux.1 (ae.safetensors), got ${part.description}`,
   );
+}
+
+/** Sides of pictures are counted in patches of two latents, and pictures have three colours. */
+function requirePictures({ path, config }: VaePart): void {
+  const { ch_mult, in_channels, out_ch, resolution } = config;
+  const factor = 2 ** (ch_mult.length - 1);
+  if (SIDE_UNIT % (2 * factor) !== 0)
+    throw new KotobaError(
+      'ERR_MODEL_SLOT',
+      `${path}: expected an autoencoder of at most ${SIDE_UNIT / 2} pixels a latent, as Flux.1 has, got ${factor}`,
+    );
+  if (in_channels !== 3 || out_ch !== 3)
+    throw new KotobaError(
+      'ERR_MODEL_SLOT',
+      `${path}: expected an autoencoder of three colours, got ${in_channels} in and ${out_ch} out`,
+    );
+  if (resolution !== undefined && !isSide(resolution))
+    throw new KotobaError(
+      'ERR_MODEL_CONFIG',
+      `${path}: its config says resolution ${resolution}, expected a multiple of ${SIDE_UNIT} pixels that a picture can have`,
+    );
 }
 
 function openPart(path: string, slot: Slot, config?: Readonly<Record<string, unknown>>): Part {

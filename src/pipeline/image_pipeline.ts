@@ -34,9 +34,6 @@ const TOKEN_SIDE = 16;
 /** Where neither file tells what size the model was trained on, pixels. */
 const USUAL_SIDE = 1024;
 
-/** Kept loaded where memory allows: those of both slots, and another of each to compare with. */
-const MOST_ENCODERS = 4;
-
 type Report = (progress: GenerateProgress) => void;
 
 export class ImagePipeline implements AsyncDisposable {
@@ -65,7 +62,7 @@ export class ImagePipeline implements AsyncDisposable {
       fluxModel(weights, parts.transformer.config),
     );
     this.autoencoder = new Autoencoder(device, parts.vae);
-    this.#conditioner = new Conditioner(device, this.residency === 'lean' ? 1 : MOST_ENCODERS);
+    this.#conditioner = new Conditioner(device, this.residency);
   }
 
   /**
@@ -80,7 +77,12 @@ export class ImagePipeline implements AsyncDisposable {
       );
     const parts = openParts(model, options);
     const device = options.device ?? Device.open('cpu', { threads: options.threads });
-    return new ImagePipeline(model, parts, device, options);
+    try {
+      return new ImagePipeline(model, parts, device, options);
+    } catch (error) {
+      if (!options.device) device.close();
+      throw error;
+    }
   }
 
   /** Side of the square pictures the model was trained on, pixels. */
@@ -240,7 +242,7 @@ export class ImagePipeline implements AsyncDisposable {
     options: GenerateOptions,
     { request, seeds }: { readonly request: Request; readonly seeds: readonly bigint[] },
     report: Report,
-  ): Pick<FluxTask, 'factor' | 'onBlock' | 'onStep'> {
+  ): Pick<FluxTask, 'factor' | 'onBlock' | 'afterBlock' | 'onStep'> {
     const { steps } = request;
     const batches = request.seeds.length;
     const first = request.seeds.indexOf(seeds[0]!);
@@ -259,7 +261,9 @@ export class ImagePipeline implements AsyncDisposable {
       const preview = await previewOf(this.#ops, this.autoencoder, await denoised());
       report({ phase: 'sample', done: step + 1, total: steps, detail: detail(step), preview });
     };
-    return { factor: this.autoencoder.factor, onBlock, onStep };
+    const afterBlock =
+      this.residency === 'lean' ? (name: string) => this.#flux.forget(`${name}.`) : undefined;
+    return { factor: this.autoencoder.factor, onBlock, afterBlock, onStep };
   }
 
   async #start(image: Picture, { width, height, tile }: Request, signal?: AbortSignal): Promise<Planes> {

@@ -31,7 +31,8 @@ export interface ImageModel {
 
 /**
  * Which parts stay loaded between the phases of a request and between requests. `lean`: each part is released as soon
- * as it has done its work, so that the peak is the largest part. `keep`: all stay. `auto`: `keep` if all weights fit
+ * as it has done its work, and each of the transformer's blocks gives its pages of the file back once it has run, so that
+ * the peak is the largest part at most. `keep`: all stay. `auto`: `keep` if all weights fit
  * into half of the device's memory.
  */
 export type Residency = 'auto' | 'lean' | 'keep';

@@ -47,6 +47,11 @@ export class NetworkSlot<Network> {
     }
   }
 
+  /** Gives the memory of weights back whose names begin with `prefix`; the network stays usable. */
+  forget(prefix: string): void {
+    this.#loaded?.weights.forget(prefix);
+  }
+
   release(): void {
     this.#loaded?.weights[Symbol.dispose]();
     this.#loaded = undefined;

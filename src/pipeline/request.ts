@@ -22,7 +22,7 @@ export interface Request {
 }
 
 /** Sides of pictures must be multiples of this: the autoencoder's factor times a patch of two latents. */
-const SIDE_UNIT = 16;
+export const SIDE_UNIT = 16;
 const MOST_SIDE = 16384;
 const MOST_PICTURES = 1000;
 const DEFAULT_TILE = 1024;
@@ -89,9 +89,11 @@ function checkedSeed(seed: number | bigint): bigint {
   return BigInt(seed);
 }
 
+export const isSide = (pixels: number): boolean =>
+  Number.isInteger(pixels) && pixels >= SIDE_UNIT && pixels <= MOST_SIDE && pixels % SIDE_UNIT === 0;
+
 function checkedSide(name: string, pixels: number): number {
-  if (Number.isInteger(pixels) && pixels >= SIDE_UNIT && pixels <= MOST_SIDE && pixels % SIDE_UNIT === 0)
-    return pixels;
+  if (isSide(pixels)) return pixels;
   const down = Math.floor(pixels / SIDE_UNIT) * SIDE_UNIT;
   const near = pixels > SIDE_UNIT && pixels < MOST_SIDE ? `; ${down} and ${down + SIDE_UNIT} are near` : '';
   throw wrong(

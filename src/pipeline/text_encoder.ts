@@ -43,6 +43,7 @@ export class TextEncoder implements AsyncDisposable {
   readonly network: TextNetwork;
   readonly #weights: Weights;
   readonly #ownsDevice: boolean;
+  readonly #isLean: boolean;
   readonly #loadTokenizer: () => Promise<Tokenizer>;
   #tokenizer: Promise<Tokenizer> | undefined;
   #disposed = false;
@@ -61,6 +62,7 @@ export class TextEncoder implements AsyncDisposable {
     this.device = device;
     this.precision = options.precision === 'int8' ? 'int8' : 'fp32';
     this.#ownsDevice = options.device === undefined;
+    this.#isLean = options.residency === 'lean';
     this.#loadTokenizer = loadTokenizer;
   }
 
@@ -166,14 +168,23 @@ export class TextEncoder implements AsyncDisposable {
   async encodeTokens(tokens: TokenBatch, wanted?: Wanted, signal?: AbortSignal): Promise<EncodedTokens> {
     this.#checkTokens(tokens);
     const ops = new Ops(this.device, this.precision);
+    const onLayer = this.#isLean ? this.#forgetting(wanted?.onLayer) : wanted?.onLayer;
     const job = async (): Promise<EncodedTokens> => {
       try {
-        return await encodeTokens(ops, this.network, tokens, { ...wanted, signal });
+        return await encodeTokens(ops, this.network, tokens, { ...wanted, onLayer, signal });
       } finally {
         this.#weights.requireIntact(); // outranks what the missing bytes led to
       }
     };
     return await this.device.run(job, signal);
+  }
+
+  /** Layer i is block i − 1's output. */
+  #forgetting(onLayer: Wanted['onLayer']): NonNullable<Wanted['onLayer']> {
+    return (layer) => {
+      if (layer > 0 && !this.#disposed) this.#weights.forget(`${this.network.blocks}.${layer - 1}.`);
+      onLayer?.(layer);
+    };
   }
 
   async #encode(

@@ -79,6 +79,7 @@ export class Weights implements Disposable {
     const dtype = ['F16', 'BF16'].includes(stored.dtype) ? stored.dtype : 'F32';
     const weight = this.#own(this.#device.empty(dtype, [outputs, taps * inputs]));
     this.#ops.convWeight(weight, stored, taps);
+    this.#forgetWhenCopied(source.tensor);
     return { weight, bias, kernel };
   }
 
@@ -100,6 +101,15 @@ export class Weights implements Disposable {
   /** Starts reading everything placed so far, in that order, in the background. */
   prefetch(): void {
     for (const [path, file] of this.#files) file.prefetch(this.#ranges.get(path)!);
+  }
+
+  /** Gives the memory of the tensors whose names begin with `prefix` back: what is used again is read again. */
+  forget(prefix: string): void {
+    for (const [name, source] of this.#sources) {
+      if (!name.startsWith(prefix)) continue;
+      for (const { tensor } of piecesOf(source))
+        this.#files.get(tensor.path)?.forget([tensor.offset, tensor.bytes]);
+    }
   }
 
   [Symbol.dispose](): void {
@@ -126,6 +136,12 @@ export class Weights implements Disposable {
         'ERR_MODEL_TENSORS',
         `${this.#owner}: ${scaled.tensor.name} has an FP8 scale (${scaled.scale!.name}), expected on matrices only`,
       );
+  }
+
+  /** Nothing reads the stored tensor again. */
+  #forgetWhenCopied({ path, offset, bytes }: TensorInfo): void {
+    const forget = () => this.#files.get(path)?.forget([offset, bytes]);
+    this.#device.native.reached().then(forget, () => undefined); // a failure is reported where it is awaited
   }
 
   #bias(name: string, range: Rows): Tensor | undefined {
