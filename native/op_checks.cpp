@@ -184,21 +184,26 @@ void check_conv2d(const TensorView& out, const TensorView& x, const TensorView& 
   require_f32("conv2d", "x", x);
   require_weight("conv2d", "w", w);
   require(how.upscale == 1 || how.upscale == 2, "conv2d: upscale must be 1 or 2, got ", how.upscale);
-  require(x.rows() == how.batch * how.height * how.width, "conv2d: x ", show(x), " does not hold ", how.batch,
-          " images of ", how.height, " x ", how.width, " pixels");
-  require(w.rank == 2 && w.shape[1] == how.kernel * how.kernel * x.cols(), "conv2d: w ", show(w),
-          " does not fit ", x.cols(), " channels and a kernel of ", how.kernel);
+  // In doubles, as products of sizes may leave 64 bits; equal to what a tensor holds, they are exact.
+  require(double(x.rows()) == double(how.batch) * double(how.height) * double(how.width), "conv2d: x ",
+          show(x), " does not hold ", how.batch, " images of ", how.height, " x ", how.width, " pixels");
+  require(w.rank == 2 && double(w.shape[1]) == double(how.kernel) * double(how.kernel) * double(x.cols()),
+          "conv2d: w ", show(w), " does not fit ", x.cols(), " channels and a kernel of ", how.kernel);
   require(how.height * how.upscale + how.pad_before + how.pad_after >= how.kernel &&
               how.width * how.upscale + how.pad_before + how.pad_after >= how.kernel,
           "conv2d: an image of ", how.height, " x ", how.width, " is smaller than the kernel, ", how.kernel);
-  const int64_t m = how.batch * how.out_size(how.height) * how.out_size(how.width);
+  const int64_t height = how.out_size(how.height), width = how.out_size(how.width);
+  require_f32("conv2d", "out", out);
+  require(double(out.rows()) == double(how.batch) * double(height) * double(width), "conv2d: out ", show(out),
+          " does not hold ", how.batch, " images of ", height, " x ", width, " pixels");
+  const int64_t m = out.rows();
   require_matrix("conv2d", "out", out, m, w.shape[0]);
   require_epilogue("conv2d", e, m, w.shape[0]);
 }
 
 void check_conv_weight(const TensorView& out, const TensorView& w, int64_t taps) {
   require_weight("conv_weight", "w", w);
-  require(out.rows() == w.rows() && out.cols() == w.cols() && out.dense() && w.cols() % taps == 0,
+  require(taps > 0 && out.rows() == w.rows() && out.cols() == w.cols() && out.dense() && w.cols() % taps == 0,
           "conv_weight: out ", show(out), " and w ", show(w), " must be [n, c * ", taps, "]");
   require(out.dtype == DType::F32 || (out.dtype == w.dtype && info(w.dtype).block == 1),
           "conv_weight: out must be F32 or of w's unquantised dtype, got ", show(out), " from ", show(w));

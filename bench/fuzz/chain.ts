@@ -1,4 +1,4 @@
-/** What a user does with a file: open, identify, select, load, tokenise, encode. Right results or coded errors only. */
+/** What a user does with a file: open, identify, select, load, use. Right results or coded errors only. */
 import { join } from 'node:path';
 import type { EncodedTokens } from '../../src/encoders/text_network.js';
 import { KotobaError } from '../../src/errors.js';
@@ -13,6 +13,7 @@ import {
 import { TextEncoder } from '../../src/pipeline/text_encoder.js';
 import type { Device } from '../../src/runtime/device.js';
 import { loadT5Tokenizer } from '../../src/text/index.js';
+import { readAndScale, runPipeline, runTransformer, runVae } from './image_chain.js';
 import { below, pick, type Random } from './mutate.js';
 import type { Sample } from './samples.js';
 
@@ -47,12 +48,20 @@ export async function runChain(
       return { stage: 'encoded', outcome: 'ok' };
     }
     const path = join(dir, sample.open);
+    if (sample.kind === 'picture') {
+      await readAndScale(path, random);
+      return { stage: 'encoded', outcome: 'ok' };
+    }
     const model = openModel(path);
     const slot = chooseSlot(model, random);
     const options = { ...(slot && { slot }), ...(sample.config && { config: sample.config }) };
-    selectPart(model, options);
+    const part = selectPart(model, options);
     stage = 'selected';
-    await encode(path, options, pick(devices, random), random);
+    const device = pick(devices, random);
+    if (sample.pipeline && random() < 0.5) await runPipeline(sample.pipeline, path, device, random);
+    else if (part.slot === 'vae') await runVae(part, device, random);
+    else if (part.family === 'flux') await runTransformer(part, device, random);
+    else await encode(path, options, device, random);
     return { stage: 'encoded', outcome: 'ok' };
   } catch (error) {
     if (!(error instanceof KotobaError) || error.message === '') throw error;
@@ -68,7 +77,7 @@ async function tokenize(path: string, random: Random): Promise<void> {
   if (bad !== undefined) throw new RangeError(`the tokenizer gave the id ${bad}`);
 }
 
-/** One of its encoders, or now and then a wrong one. */
+/** One of its encoders, if it has several, or now and then a wrong one. */
 function chooseSlot(model: ModelFile, random: Random) {
   const parts = identify(model);
   leftovers(model, parts);

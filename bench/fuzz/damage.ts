@@ -1,7 +1,8 @@
 /** One damaged file from one seed: which sample, which of its files, and how. */
 import { below, mutate, mutateInPlace, pick, seededRandom, type Random } from './mutate.js';
 import { rewrite, safetensorsWith } from './rewrite.js';
-import { headerBytes, readSamples, type Sample } from './samples.js';
+import { rewritePng } from './rewrite_png.js';
+import { headerBytes, readSamples, type Sample, type SampleSet } from './samples.js';
 
 export interface Target {
   readonly sample: Sample;
@@ -24,8 +25,8 @@ export interface Case extends Damaged {
   readonly random: Random;
 }
 
-export async function readTargets(): Promise<Target[]> {
-  const samples = await readSamples();
+export async function readTargets(set: SampleSet): Promise<Target[]> {
+  const samples = await readSamples(set);
   return samples.flatMap((sample) =>
     [...sample.files].map(([name, bytes]) => ({ sample, name, headerBytes: headerBytes(bytes, name) })),
   );
@@ -44,6 +45,7 @@ function damage({ sample, name, headerBytes }: Target, random: Random): Damaged 
   const data = bytes.subarray(headerBytes);
   const hasTensors = data.length > 0;
   const roll = random();
+  if (name.endsWith('.png') && roll < 0.7) return { how: 'rewrite', bytes: rewritePng(bytes, random) };
   if (!hasTensors || roll < 0.45) {
     const mutated = random() < 0.5 ? mutate(header, random) : mutateInPlace(header, random);
     return { how: 'header', bytes: Buffer.concat([mutated, data]) };

@@ -1,5 +1,6 @@
 /**
  * The fuzz run: npm run fuzz -- [--cases N] [--seed FIRST] [--sanitize address|undefined|none] [--jobs N]
+ *   [--samples all|encoders|images]
  * Builds the addon with the sanitizer into build-<sanitizer>, damages small files of every container seed by seed and
  * takes each through the whole chain. A finding is anything but a right result or a coded error: another exception, a
  * sanitizer's report, a crash, a hang. Findings lie in out/fuzz; `--seed S --cases 1` repeats one.
@@ -19,6 +20,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { caseOf, readTargets } from './damage.js';
+import { SAMPLE_SETS } from './samples.js';
 import type { BatchFigures, Finding } from './worker.js';
 
 const kRoot = resolve(fileURLToPath(import.meta.url), '../../..');
@@ -39,12 +41,13 @@ const { values: options } = parseArgs({
     jobs: { type: 'string', default: '1' },
     sanitize: { type: 'string', default: 'address' },
     addon: { type: 'string' },
+    samples: { type: 'string', default: 'all' },
   },
 });
 
-function sanitizer(): Sanitizer {
-  const found = kSanitizers.find((name) => name === options.sanitize);
-  if (!found) throw new Error(`--sanitize: expected ${kSanitizers.join(', ')}, got "${options.sanitize}"`);
+function oneOf<Name extends string>(option: 'sanitize' | 'samples', names: readonly Name[]): Name {
+  const found = names.find((name) => name === options[option]);
+  if (!found) throw new Error(`--${option}: expected ${names.join(', ')}, got "${options[option]}"`);
   return found;
 }
 
@@ -85,7 +88,7 @@ async function runBatch({ first, count }: Batch, env: NodeJS.ProcessEnv): Promis
   const shm = '/dev/shm';
   const scratch = mkdtempSync(join(existsSync(shm) ? shm : tmpdir(), 'kotoba-fuzz-'));
   const worker = fileURLToPath(new URL('./worker.ts', import.meta.url));
-  const args = ['--import', 'tsx', worker, String(first), String(count), scratch];
+  const args = ['--import', 'tsx', worker, String(first), String(count), scratch, samples];
   const child = spawn(process.execPath, args, { env, cwd: kRoot, stdio: ['ignore', 'pipe', 'pipe'] });
   let stdout = '';
   let stderr = '';
@@ -144,14 +147,15 @@ async function keep({ seed, what }: Finding): Promise<void> {
   rmSync(dir, { recursive: true, force: true });
   mkdirSync(dir, { recursive: true });
   writeFileSync(join(dir, 'finding.txt'), what);
-  const { target, bytes } = caseOf(await readTargets(), seed);
+  const { target, bytes } = caseOf(await readTargets(samples), seed);
   for (const [name, whole] of target.sample.files) writeFileSync(join(dir, name), whole);
   writeFileSync(join(dir, target.name), bytes);
   const text = what.split('\n').slice(0, kShownLines).join('\n');
   console.log(`\nfinding, seed ${seed}, kept in ${dir}\n${text}`);
 }
 
-const which = sanitizer();
+const which = oneOf('sanitize', kSanitizers);
+const samples = oneOf('samples', SAMPLE_SETS);
 const env = environment(which, buildAddon(which));
 const [cases, firstSeed] = [Number(options.cases), Number(options.seed)];
 const batches = Array.from({ length: Math.ceil(cases / kBatch) }, (_, i): Batch => {

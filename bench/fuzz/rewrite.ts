@@ -147,6 +147,7 @@ function dataOf({ dtype, shape, data }: Stored): Buffer {
   return data.length === 0 || data.length >= length ? data.subarray(0, length) : Buffer.alloc(length, data);
 }
 
+/** Keys of encoders' configs; a file with a config of its own has its own keys damaged. */
 const kConfigKeys = [
   'num_attention_heads',
   'hidden_act',
@@ -155,16 +156,36 @@ const kConfigKeys = [
   'num_layers',
   'd_kv',
 ];
-const kConfigValues = [0, 1, 3, 4, -1, 1e300, 2 ** 53, 'gelu', 'relu', null, [], true];
+const kConfigValues = [
+  ...[0, 1, 3, 4, -1, 0.5, 1e-300, 1e9, 1e300, 2 ** 53, 'gelu', 'relu', null, [], true, false],
+  ...[[16, 56, 56], [0, 8, 8], [4, 6, 6], [2, 2, 12], [4, 14, 14], [32], [-2, 8, 10], new Array(40).fill(2)],
+];
+
+/** With the metadata's config changed in one key, now and then. */
+function damagedMetadata(found: unknown, random: Random): Record<string, unknown> {
+  const metadata = { ...(found as Record<string, unknown> | undefined) };
+  const stored = metadata['config'];
+  if (random() >= (stored === undefined ? 0.1 : 0.3)) return metadata;
+  const own = typeof stored === 'string' ? (JSON.parse(stored) as object) : { num_attention_heads: 2 };
+  const keys = [...(typeof stored === 'string' ? Object.keys(own) : []), ...kOptionalKeys, ...kConfigKeys];
+  const config = { ...own, [pick(keys, random)]: pick(kConfigValues, random) };
+  return { ...metadata, config: JSON.stringify(config) };
+}
+
+/** What decides how much work a model is, whether its own config names it or not. */
+const kOptionalKeys = [
+  'max_sequence_length',
+  'resolution',
+  'theta',
+  'num_groups',
+  'scale_factor',
+  'shift_factor',
+];
 
 function safetensorsFile(pristine: Buffer, tensors: readonly Stored[], random: Random): Buffer {
   const length = Number(pristine.readBigUInt64LE());
   const header = JSON.parse(pristine.toString('utf8', 8, 8 + length)) as Record<string, unknown>;
-  const metadata = { ...(header['__metadata__'] as object | undefined) };
-  if (random() < 0.1) {
-    const config = { num_attention_heads: 2, [pick(kConfigKeys, random)]: pick(kConfigValues, random) };
-    Object.assign(metadata, { config: JSON.stringify(config) });
-  }
+  const metadata = damagedMetadata(header['__metadata__'], random);
   const parts: Buffer[] = [];
   let end = 0;
   const entries = tensors.map((tensor): string => {

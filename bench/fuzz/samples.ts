@@ -1,8 +1,9 @@
-/** The whole files that the fuzzer damages: one of each container and naming, from test/golden. */
+/** The whole files that the fuzzer damages: encoders of each container and naming from test/golden, and image_samples.ts. */
 import { readFileSync, readdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { memorySource, parseGguf, parseSafetensors, type ParsedFile } from '../../src/formats/index.js';
+import { readImageSamples } from './image_samples.js';
 import { readT5Vocabulary } from '../../src/text/find_tokenizer.js';
 import type { UnigramVocabulary } from '../../src/text/unigram_vocabulary.js';
 
@@ -14,7 +15,9 @@ export interface Sample {
   readonly open: string;
   /** File name → bytes. */
   readonly files: ReadonlyMap<string, Buffer>;
-  readonly kind: 'model' | 'tokenizer';
+  readonly kind: 'model' | 'tokenizer' | 'picture';
+  /** also tried as this part of the model that ships */
+  readonly pipeline?: 'transformer' | 'vae';
   /** What the tensors do not tell. */
   readonly config?: Readonly<Record<string, unknown>>;
 }
@@ -42,7 +45,17 @@ const kModels: readonly (readonly [path: string, extra: { config?: object; besid
   ['t5_quant_gguf/model.q4_k.gguf', {}],
 ];
 
-export async function readSamples(): Promise<Sample[]> {
+export const SAMPLE_SETS = ['all', 'encoders', 'images'] as const;
+export type SampleSet = (typeof SAMPLE_SETS)[number];
+
+export async function readSamples(set: SampleSet): Promise<Sample[]> {
+  return [
+    ...(set === 'images' ? [] : await readEncoderSamples()),
+    ...(set === 'encoders' ? [] : await readImageSamples()),
+  ];
+}
+
+async function readEncoderSamples(): Promise<Sample[]> {
   const models = kModels.map(([path, { config, beside }]): Sample => {
     const [folder, name] = path.split('/') as [string, string];
     const isFolder = !name.includes('.');

@@ -1,5 +1,5 @@
 /**
- * One batch of the fuzz run, in a process of its own: node worker.js FIRST_SEED COUNT SCRATCH_DIR
+ * One batch of the fuzz run, in a process of its own: node worker.js FIRST_SEED COUNT SCRATCH_DIR SAMPLES
  * Writes the seed it is at to SCRATCH_DIR/seed, so that a crash or a hang names its case, one JSON line per finding,
  * and one with the figures at the end.
  */
@@ -9,13 +9,14 @@ import { KotobaError } from '../../src/errors.js';
 import { Device, INSTRUCTION_SETS } from '../../src/runtime/device.js';
 import { runChain } from './chain.js';
 import { caseOf, readTargets, type Target } from './damage.js';
-import type { Sample } from './samples.js';
+import type { Sample, SampleSet } from './samples.js';
 
 /** CPU time of one case, ms. */
 const kSlow = 5000;
 
 const [first, count] = process.argv.slice(2, 4).map(Number) as [number, number];
 const scratch = process.argv[4]!;
+const samples = process.argv[5] as SampleSet;
 
 export interface BatchFigures {
   readonly cases: number;
@@ -57,7 +58,7 @@ function writeSamples(targets: readonly Target[]): Map<Sample, string> {
   return folders;
 }
 
-const targets = await readTargets();
+const targets = await readTargets(samples);
 const folders = writeSamples(targets);
 const devices = openDevices();
 const outcomes: Record<string, number> = {};

@@ -1,17 +1,19 @@
 /** The fuzz run in small (npm run fuzz is the whole, under a sanitizer), and that its damage reaches what it should. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { runChain } from '../../bench/fuzz/chain.js';
 import { caseOf, readTargets } from '../../bench/fuzz/damage.js';
 import { Device } from '../../src/index.js';
 import { useScratch } from './scratch.js';
 
+vi.setConfig({ testTimeout: 240_000 }); // seconds on a quiet machine
+
 const kCases = 1500;
 const scratch = useScratch();
 
 test('the same seed gives the same file, another seed another one', async () => {
-  const targets = await readTargets();
+  const targets = await readTargets('all');
   const files = Array.from({ length: 50 }, (_, seed) => caseOf(targets, seed).bytes);
   for (const [seed, bytes] of files.entries())
     expect(caseOf(targets, seed).bytes.equals(bytes), `seed ${seed}`).toBe(true);
@@ -20,7 +22,7 @@ test('the same seed gives the same file, another seed another one', async () => 
 
 test(`${kCases} damaged files through the whole chain: results or coded errors`, async () => {
   await using device = Device.open('cpu', { threads: 2 });
-  const targets = await readTargets();
+  const targets = await readTargets('all');
   const folders = new Map([...new Set(targets.map(({ sample }) => sample))].map((s, i) => [s, `${i}`]));
   for (const [{ files }, folder] of folders) {
     mkdirSync(join(scratch.dir, folder));

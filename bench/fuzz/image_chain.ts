@@ -1,0 +1,118 @@
+/** What a user does with the parts of pictures: one step of a transformer, a VAE there and back, a PNG read. */
+import { readPicture, coverPicture, parseMetadata, pictureFromValues } from '../../src/image/index.js';
+import { KotobaError } from '../../src/errors.js';
+import type { FluxPart, VaePart } from '../../src/formats/index.js';
+import { fluxModel } from '../../src/diffusion/flux_model.js';
+import { Autoencoder } from '../../src/pipeline/autoencoder.js';
+import { sampleFlux } from '../../src/pipeline/flux_sampler.js';
+import { ImagePipeline } from '../../src/pipeline/image_pipeline.js';
+import type { Conditioning } from '../../src/pipeline/image_types.js';
+import { NetworkSlot } from '../../src/pipeline/network_slot.js';
+import { resolveRequest } from '../../src/pipeline/request.js';
+import { shippedModel } from '../../src/pipeline/shipped_model.js';
+import type { Planes } from '../../src/pipeline/tiles.js';
+import type { Device } from '../../src/runtime/device.js';
+import { Ops } from '../../src/runtime/ops.js';
+import { below, pick, type Random } from './mutate.js';
+
+/** Of every Flux.1: pixels along a side of a latent. */
+const kFactor = 8;
+/** Pixels of a picture that is worth scaling: a larger one would be a slow case, not another one. */
+const kMostScaled = 1 << 20;
+/** Pixels along a side that a VAE under test may make. */
+const kMostSide = 256;
+
+/** One evaluation, or two with guidance, of a picture of one to four tokens. */
+export async function runTransformer(part: FluxPart, device: Device, random: Random): Promise<void> {
+  const precision = pick(['fp32', 'int8'] as const, random);
+  const slot = new NetworkSlot(device, part, (weights) => fluxModel(weights, part.config));
+  const cfg = random() < 0.2 ? 3 : 1;
+  const [width, height] = [16 * (1 + below(random, 2)), 16 * (1 + below(random, 2))];
+  const sampler = pick(['euler', 'heun', 'dpmpp_sde'], random);
+  const count = 1 + below(random, 2);
+  const request = resolveRequest({ width, height, steps: 1, seed: 1, sampler, cfg, count }, part.config, 64);
+  const conditioning = textFor(part, random);
+  const negative = cfg === 1 ? undefined : textFor(part, random);
+  const task = { request, seeds: request.seeds, conditioning, negative, factor: kFactor };
+  try {
+    const latents = await device.run(async () =>
+      sampleFlux(new Ops(device, precision), { ...task, model: slot.get() }),
+    );
+    if (latents.length !== count) throw new RangeError(`${latents.length} of ${count} latents`);
+    for (const planes of latents)
+      checkPlanes('the latents', planes, part.config.in_channels / 4, height / 8, width / 8);
+  } finally {
+    slot.release();
+  }
+}
+
+function textFor({ config }: FluxPart, random: Random): Conditioning {
+  const tokens = 1 + below(random, 3);
+  const values = (length: number): Float32Array => Float32Array.from({ length }, () => random() * 2 - 1);
+  return { tokens, hidden: values(tokens * config.context_in_dim), pooled: values(config.vec_in_dim) };
+}
+
+/** Decodes latents of one to three a side, in tiles or whole, and encodes what came out. */
+export async function runVae(part: VaePart, device: Device, random: Random): Promise<void> {
+  const vae = new Autoencoder(device, part);
+  const ops = new Ops(device, pick(['fp32', 'int8'] as const, random));
+  const [height, width] = [1 + below(random, 3), 1 + below(random, 3)];
+  const channels = part.config.z_channels;
+  const data = Float32Array.from({ length: channels * height * width }, () => random() * 2 - 1);
+  const tile = random() < 0.3 ? 2 * vae.factor : Infinity;
+  if (3 * vae.factor > kMostSide) throw new KotobaError('ERR_ARGUMENT', 'larger than it is worth trying');
+  try {
+    const encodes = random() < 0.5;
+    if (!part.halves.includes('decoder') || (encodes && part.halves.includes('encoder'))) {
+      const { in_channels } = part.config;
+      const size = { height: height * vae.factor, width: width * vae.factor };
+      const pixels = new Float32Array(in_channels * size.height * size.width).fill(0.25);
+      const input = { data: pixels, channels: in_channels, ...size };
+      const latents = await device.run(() => vae.encode(ops, input, { tile }));
+      checkPlanes('the latents', latents, channels, height, width);
+    } else {
+      const out = await device.run(() => vae.decode(ops, { data, channels, height, width }, { tile }));
+      checkPlanes('the picture', out, part.config.out_ch, height * vae.factor, width * vae.factor);
+      pictureFromValues(out.data, out);
+    }
+  } finally {
+    vae.release();
+  }
+}
+
+function checkPlanes(what: string, planes: Planes, channels: number, height: number, width: number): void {
+  if (planes.data.length !== channels * height * width)
+    throw new RangeError(`${what}: ${planes.data.length} values, not ${channels} × ${height} × ${width}`);
+  if (!planes.data.every((value) => Number.isFinite(value)))
+    throw new RangeError(`${what} is not finite, and nothing said so`);
+}
+
+/** The damaged part with the other parts of the model that ships: all that `generate` does but writing. */
+export async function runPipeline(
+  slot: 'transformer' | 'vae',
+  path: string,
+  device: Device,
+  random: Random,
+): Promise<void> {
+  const precision = pick(['fp32', 'int8'] as const, random);
+  const residency = pick(['lean', 'keep'] as const, random);
+  const model = { ...shippedModel(), [slot]: path };
+  await using pipeline = await ImagePipeline.load(model, { device, precision, residency });
+  const ownSize = random() < 0.2;
+  const size = ownSize ? {} : { width: 16, height: 16 };
+  const image = { width: 16, height: 16, rgb: new Uint8Array(16 * 16 * 3).fill(99) };
+  const start = random() < 0.3 ? { image, strength: 0.5 } : {};
+  const options = { ...size, ...start, steps: 1, seed: 1, preview: random() < 0.2 };
+  const { pictures, width, height } = await pipeline.generate('a red circle', options);
+  const { rgb } = pictures[0]!.picture;
+  if (rgb.length !== width * height * 3) throw new RangeError(`${rgb.length} bytes of ${width} × ${height}`);
+}
+
+/** As `generate --image` does. */
+export async function readAndScale(path: string, random: Random): Promise<void> {
+  const picture = await readPicture(path, { background: pick(['white', 'black'] as const, random) });
+  const { width, height, rgb, texts } = picture;
+  if (rgb.length !== width * height * 3) throw new RangeError(`${rgb.length} bytes of ${width} × ${height}`);
+  parseMetadata(texts);
+  if (width * height <= kMostScaled) coverPicture(picture, 16 * (1 + below(random, 3)), 32);
+}
