@@ -15,7 +15,7 @@ import type { Device } from '../../src/runtime/device.js';
 import { loadT5Tokenizer } from '../../src/text/index.js';
 import { readAndScale, runPipeline, runTransformer, runVae } from './image_chain.js';
 import { below, pick, type Random } from './mutate.js';
-import type { Sample } from './samples.js';
+import type { Sample } from './sample.js';
 
 /** How far a file came. */
 export type Stage = 'refused' | 'selected' | 'encoded';

@@ -2,7 +2,8 @@
 import { below, mutate, mutateInPlace, pick, seededRandom, type Random } from './mutate.js';
 import { rewrite, safetensorsWith } from './rewrite.js';
 import { rewritePng } from './rewrite_png.js';
-import { headerBytes, readSamples, type Sample, type SampleSet } from './samples.js';
+import type { Sample } from './sample.js';
+import { headerBytes, readSamples, type SampleSet } from './samples.js';
 
 export interface Target {
   readonly sample: Sample;

@@ -21,7 +21,7 @@ import {
   type StoredTensors,
   type TensorTable,
 } from './diffusion_tensors.js';
-import type { Sample } from './samples.js';
+import type { Sample } from './sample.js';
 
 const kGolden = resolve(fileURLToPath(import.meta.url), '../../../test/golden/diffusion');
 

@@ -4,23 +4,11 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { memorySource, parseGguf, parseSafetensors, type ParsedFile } from '../../src/formats/index.js';
 import { readImageSamples } from './image_samples.js';
+import type { Sample } from './sample.js';
 import { readT5Vocabulary } from '../../src/text/find_tokenizer.js';
 import type { UnigramVocabulary } from '../../src/text/unigram_vocabulary.js';
 
 const kGolden = resolve(fileURLToPath(import.meta.url), '../../../test/golden/encoders');
-
-export interface Sample {
-  readonly name: string;
-  /** What a user would open, relative to the sample's folder; '' is the folder. */
-  readonly open: string;
-  /** File name → bytes. */
-  readonly files: ReadonlyMap<string, Buffer>;
-  readonly kind: 'model' | 'tokenizer' | 'picture';
-  /** also tried as this part of the model that ships */
-  readonly pipeline?: 'transformer' | 'vae';
-  /** What the tensors do not tell. */
-  readonly config?: Readonly<Record<string, unknown>>;
-}
 
 const kClip = { num_attention_heads: 2, hidden_act: 'quick_gelu' };
 

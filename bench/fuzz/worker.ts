@@ -9,7 +9,8 @@ import { KotobaError } from '../../src/errors.js';
 import { Device, INSTRUCTION_SETS } from '../../src/runtime/device.js';
 import { runChain } from './chain.js';
 import { caseOf, readTargets, type Target } from './damage.js';
-import type { Sample, SampleSet } from './samples.js';
+import type { Sample } from './sample.js';
+import type { SampleSet } from './samples.js';
 
 /** CPU time of one case, ms. */
 const kSlow = 5000;

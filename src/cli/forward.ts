@@ -5,47 +5,23 @@
 import { Command, Option } from 'commander';
 import { KotobaError } from '../errors.js';
 import { identify, openModel, selectPart, type Part, type Slot } from '../formats/index.js';
-import { writeSafetensors, type ArrayToWrite } from '../formats/write.js';
-import type { Device, Precision } from '../index.js';
+import { writeSafetensors } from '../formats/write.js';
+import type { Device } from '../index.js';
 import { findModel, modelDirs } from '../pipeline/find_model.js';
 import { checkOutput } from './encode_output.js';
+import {
+  KINDS,
+  OTHER_KINDS,
+  type ForwardOptions,
+  type ForwardOutputs,
+  type ForwardRun,
+  type Kind,
+} from './forward_run.js';
 import type { CliContext } from './io.js';
 import * as option from './options.js';
 import { progressLine } from './progress.js';
 import { printable, secondsText, shapeText, styleFor, table } from './text.js';
 import { kotobaVersion } from './version.js';
-
-const KINDS = ['clip', 't5', 'flux', 'vae'] as const;
-/** In the contract, for versions to come. */
-const OTHER_KINDS = ['mmdit', 'unet'] as const;
-type Kind = (typeof KINDS)[number];
-
-export interface ForwardOptions {
-  inputs: string;
-  output: string;
-  kind?: Kind;
-  slot?: Slot;
-  part: 'decode' | 'encode';
-  config?: Readonly<Record<string, unknown>>;
-  precision: Precision;
-  threads?: number;
-  device: 'cpu';
-  modelsDir: readonly string[];
-  json?: boolean;
-}
-
-/** One network to run, found and checked. */
-export interface ForwardRun {
-  readonly path: string;
-  readonly part: Part;
-  readonly device: Device;
-  readonly precision: 'fp32' | 'int8';
-  readonly options: ForwardOptions;
-  readonly signal: AbortSignal;
-  readonly onProgress: (done: number, total: number) => void;
-}
-
-export type ForwardOutputs = Map<string, ArrayToWrite>;
 
 const HELP = `
 Inputs (any other name is an error):

@@ -1,6 +1,6 @@
 /** `kotoba forward` on a text encoder. */
 import { TextEncoder } from '../index.js';
-import type { ForwardOutputs, ForwardRun } from './forward.js';
+import type { ForwardOutputs, ForwardRun } from './forward_run.js';
 import { readTokenInputs } from './forward_inputs.js';
 
 export async function forwardEncoder(run: ForwardRun): Promise<ForwardOutputs> {

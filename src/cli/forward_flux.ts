@@ -7,7 +7,7 @@ import type { FluxPart } from '../formats/index.js';
 import { NetworkSlot } from '../pipeline/network_slot.js';
 import { Ops } from '../runtime/ops.js';
 import type { Tensor } from '../runtime/tensor.js';
-import type { ForwardOutputs, ForwardRun } from './forward.js';
+import type { ForwardOutputs, ForwardRun } from './forward_run.js';
 import { readFloatInputs, type FloatInput, type FloatInputs } from './forward_inputs.js';
 
 const NAMES = ['latent', 'img', 'img_ids', 'txt', 'txt_ids', 'y', 'timesteps', 'guidance'] as const;

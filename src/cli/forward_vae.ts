@@ -5,7 +5,7 @@ import { requireHalf, type VaePart } from '../formats/index.js';
 import { NetworkSlot } from '../pipeline/network_slot.js';
 import { Ops, type ImageSize } from '../runtime/ops.js';
 import type { Tensor } from '../runtime/tensor.js';
-import type { ForwardOutputs, ForwardRun } from './forward.js';
+import type { ForwardOutputs, ForwardRun } from './forward_run.js';
 import { readFloatInputs } from './forward_inputs.js';
 
 type Tower = (ops: Ops, rows: Tensor, size: ImageSize) => Generator<VaeStage, Tensor>;
