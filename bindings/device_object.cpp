@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "cpu/cpu_backend.h"
+#include "device_library.h"
 #include "marshal.h"
 #include "tensor_object.h"
 
@@ -21,7 +22,8 @@ std::shared_ptr<Backend> open_backend(const Napi::Object& options) {
     const std::string set = instructions.IsUndefined() ? "" : instructions.ToString().Utf8Value();
     return std::make_shared<cpu::CpuBackend>(static_cast<int>(count), set);
   }
-  throw Error("ERR_DEVICE", "device: \"" + kind + "\" is not available in this build; available: cpu");
+  if (is_library_device(kind)) return open_device_library(kind);
+  throw Error("ERR_DEVICE", "device: \"" + kind + "\" is not available in this build; available: cpu, cuda");
 }
 
 }  // namespace

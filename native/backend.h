@@ -50,10 +50,16 @@ class Backend {
   virtual void release(std::byte* data, int64_t bytes) noexcept = 0;
   // Bytes of a mapped file as device memory: an alias on the CPU, an upload elsewhere.
   virtual BlockPtr adopt(std::shared_ptr<MappedFile> file, int64_t offset, int64_t bytes) = 0;
+  // Whether overruns and late uses are noticed of memory that is allocated for one tensor: then none is
+  // shared.
+  virtual bool watches_memory() const { return false; }
 
   // ---- copies. `host` is dense, in the view's dtype.
   virtual void upload(TensorView out, const std::byte* host) = 0;
   virtual void download(std::byte* host, TensorView x) = 0;
+
+  // Waits until every command so far is done, where ops return earlier, and throws what went wrong meanwhile.
+  virtual void finish() {}
 
   // ---- ops, in the order of op_checks.h
   // out [m, n] = activation(scale * (x [m, k] · w [n, k]ᵀ) + bias [n]) * multiply [m or groups, n] + add [m,

@@ -8,14 +8,6 @@
 namespace kotoba {
 namespace {
 
-// Rounds up to one of eight steps per power of two, so that nearly equal sizes share blocks (waste < 12.5 %).
-int64_t size_class(int64_t bytes) {
-  if (kAddressSanitizer) return std::max<int64_t>(bytes, 1);
-  const uint64_t n = static_cast<uint64_t>(std::max<int64_t>(bytes, 512));
-  const uint64_t step = std::bit_floor(n) / 8;
-  return static_cast<int64_t>((n + step - 1) / step * step);
-}
-
 BlockPtr take(std::multimap<int64_t, BlockPtr>& list, int64_t size) {
   const auto found = list.find(size);
   if (found == list.end()) return nullptr;
@@ -25,6 +17,17 @@ BlockPtr take(std::multimap<int64_t, BlockPtr>& list, int64_t size) {
 }
 
 }  // namespace
+
+BufferPool::BufferPool(std::shared_ptr<Backend> backend)
+    : backend_(std::move(backend)), exact_(kAddressSanitizer || backend_->watches_memory()) {}
+
+// Rounds up to one of eight steps per power of two, so that nearly equal sizes share blocks (waste < 12.5 %).
+int64_t BufferPool::size_class(int64_t bytes) const {
+  if (exact_) return std::max<int64_t>(bytes, 1);
+  const uint64_t n = static_cast<uint64_t>(std::max<int64_t>(bytes, 512));
+  const uint64_t step = std::bit_floor(n) / 8;
+  return static_cast<int64_t>((n + step - 1) / step * step);
+}
 
 BlockPtr BufferPool::acquire(int64_t bytes) {
   const int64_t size = size_class(bytes);
@@ -45,7 +48,7 @@ BlockPtr BufferPool::acquire(int64_t bytes) {
 }
 
 void BufferPool::release(BlockPtr block) {
-  if (block->recorded || kAddressSanitizer) return;
+  if (block->recorded || exact_) return;
   if (capturing_) {
     captured_.push_back(block);
     captured_free_.emplace(block->bytes, std::move(block));

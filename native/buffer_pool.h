@@ -15,7 +15,7 @@ namespace kotoba {
 
 class BufferPool {
  public:
-  explicit BufferPool(std::shared_ptr<Backend> backend) : backend_(std::move(backend)) {}
+  explicit BufferPool(std::shared_ptr<Backend> backend);
 
   BlockPtr acquire(int64_t bytes);  // at least `bytes`; ERR_OUT_OF_MEMORY
   void release(BlockPtr block);
@@ -33,7 +33,10 @@ class BufferPool {
 
  private:
   using FreeList = std::multimap<int64_t, BlockPtr>;
+  int64_t size_class(int64_t bytes) const;
+
   std::shared_ptr<Backend> backend_;
+  bool exact_;  // every tensor has memory of its own, of its own size
   FreeList free_;
   int64_t cached_ = 0;
   std::shared_ptr<std::atomic<int64_t>> reserved_ = std::make_shared<std::atomic<int64_t>>(0);

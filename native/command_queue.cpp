@@ -143,6 +143,12 @@ void CommandQueue::execute(Entry& entry) {
     poison_if_cancelled();
   }
   if (entry.kind == Kind::kRun) return;
+  try {
+    backend_->finish();
+  } catch (...) {
+    if (!poison_) poison_ = std::current_exception();
+  }
+  poison_if_cancelled();
   const std::exception_ptr failure = poison_;
   if (entry.kind == Kind::kFlush) poison_ = nullptr;
   completion_(entry.id, failure);

@@ -6,7 +6,8 @@ import { native, type NativeDevice, type NativeDeviceInfo, type NativeFile } fro
 import { KotobaError } from '../errors.js';
 import { Tensor } from './tensor.js';
 
-export type DeviceName = 'cpu';
+/** `cuda:1` is the second GPU; `cuda-sim` runs the CUDA kernels on the CPU, for tests. */
+export type DeviceName = 'cpu' | 'cuda' | 'cuda-sim' | `cuda:${number}` | `cuda-sim:${number}`;
 
 /** CPU instruction sets, plainest first; the best one this CPU has is chosen unless one is asked for. */
 export const INSTRUCTION_SETS = ['plain', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'amx'] as const;

@@ -8,6 +8,7 @@ import { openModel, selectPart, type FluxPart } from '../../src/formats/index.js
 import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
 import { Weights } from '../../src/runtime/weights.js';
+import { openModelDevice } from '../support/devices.js';
 import { golden, goldenPath, readGolden, type GoldenTensor } from '../support/golden.js';
 import { relativeL2 } from '../support/reference.js';
 
@@ -67,7 +68,7 @@ describe.each(NAMES.filter((name) => !missing.includes(name)))('%s', (name) => {
   let model: FluxModel;
   let io: Tensors;
   beforeAll(async () => {
-    device = Device.open();
+    device = openModelDevice();
     const part = selectPart(openModel(golden(`diffusion/${name}/${name}.weights.safetensors`)), {
       slot: 'transformer',
     }) as FluxPart;

@@ -8,6 +8,7 @@ import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
 import { Weights } from '../../src/runtime/weights.js';
+import { openModelDevice } from '../support/devices.js';
 import { golden, readGolden } from '../support/golden.js';
 import { normal, relativeL2 } from '../support/reference.js';
 
@@ -20,7 +21,7 @@ let ops: Ops;
 let part: VaePart;
 let weights: Weights;
 beforeAll(() => {
-  device = Device.open();
+  device = openModelDevice();
   ops = new Ops(device, 'fp32');
   part = selectPart(openModel(golden('diffusion/flux_ae_tiny/flux_ae_tiny.weights.safetensors')), {
     slot: 'vae',

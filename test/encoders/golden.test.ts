@@ -6,12 +6,13 @@ import { openModel, selectPart, type Slot } from '../../src/formats/index.js';
 import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
 import { Weights } from '../../src/runtime/weights.js';
+import { openModelDevice } from '../support/devices.js';
 import { golden, goldenPath, readGolden, type GoldenTensor } from '../support/golden.js';
 import { maxAbsDifference, relativeL2 } from '../support/reference.js';
 
 const TOLERANCE = 2e-5;
 let device: Device;
-beforeAll(() => (device = Device.open()));
+beforeAll(() => (device = openModelDevice()));
 afterAll(() => device.close());
 
 type Use<T> = (network: TextNetwork) => Promise<T>;

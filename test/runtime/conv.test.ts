@@ -4,7 +4,7 @@ import { native } from '../../bindings/native.js';
 import { Device } from '../../src/runtime/device.js';
 import { Ops, type Conv, type ConvOptions } from '../../src/runtime/ops.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
-import { SUPPORTED } from '../support/devices.js';
+import { openTarget, TARGETS } from '../support/devices.js';
 import { readGolden } from '../support/golden.js';
 import { activations, maxAbsDifference, normal, relativeL2 } from '../support/reference.js';
 
@@ -82,11 +82,11 @@ async function storedWeight(ops: Ops, dtype: string, shape: readonly [number, nu
   return { weight, values: await values.read() };
 }
 
-describe.each(SUPPORTED)('%s', (instructions) => {
+describe.each(TARGETS)('%s', (target) => {
   let device: Device;
   let ops: Ops;
   beforeAll(() => {
-    device = Device.open('cpu', { instructions });
+    device = openTarget(target);
     ops = new Ops(device, 'fp32');
   });
   afterAll(() => device.close());
@@ -264,7 +264,7 @@ describe.each(SUPPORTED)('%s', (instructions) => {
     const w = normal(n * 9 * c, 2);
     const bits: string[] = [];
     for (const threads of [1, 2, 3, 2]) {
-      await using other = Device.open('cpu', { threads, instructions });
+      await using other = openTarget(target, { threads });
       const otherOps = new Ops(other, 'fp32');
       const xt = other.from(x, [height * width, c]);
       const conv = { weight: other.from(w, [n, 9 * c]), kernel: 3 };

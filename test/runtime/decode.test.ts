@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { native } from '../../bindings/native.js';
 import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
-import { SUPPORTED } from '../support/devices.js';
+import { openTarget, TARGETS } from '../support/devices.js';
 import { golden, readGolden } from '../support/golden.js';
 import { matmul, maxAbsDifference, normal } from '../support/reference.js';
 
@@ -13,9 +13,9 @@ const data = Object.fromEntries(SETS.map((set) => [set, readGolden(`gguf/types/$
 const types = (set: (typeof SETS)[number]) =>
   [...data[set]!.keys()].filter((key) => key.endsWith('.bytes')).map((key) => key.replace('.bytes', ''));
 
-describe.each(SUPPORTED)('%s', (instructions) => {
+describe.each(TARGETS)('%s', (target) => {
   let device: Device;
-  beforeAll(() => (device = Device.open('cpu', { instructions })));
+  beforeAll(() => (device = openTarget(target)));
   afterAll(() => device.close());
 
   describe.each(SETS)('%s', (set) => {

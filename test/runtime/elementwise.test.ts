@@ -4,7 +4,7 @@ import { native } from '../../bindings/native.js';
 import { Device } from '../../src/runtime/device.js';
 import { Ops, type Activation } from '../../src/runtime/ops.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
-import { SUPPORTED } from '../support/devices.js';
+import { openTarget, TARGETS } from '../support/devices.js';
 import { readGolden } from '../support/golden.js';
 import { activations, maxAbsDifference, normal, relativeL2 } from '../support/reference.js';
 
@@ -24,11 +24,11 @@ const golden = readGolden('diffusion/ops/ops.safetensors');
 const columns = (x: Float32Array, cols: number, start: number, end: number) =>
   x.filter((_, i) => i % cols >= start && i % cols < end);
 
-describe.each(SUPPORTED)('%s', (instructions) => {
+describe.each(TARGETS)('%s', (target) => {
   let device: Device;
   let ops: Ops;
   beforeAll(() => {
-    device = Device.open('cpu', { instructions, threads: 2 });
+    device = openTarget(target, { threads: 2 });
     ops = new Ops(device, 'fp32');
   });
   afterAll(() => device.close());

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { native } from '../../bindings/native.js';
 import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
-import { SUPPORTED } from '../support/devices.js';
+import { openTarget, TARGETS } from '../support/devices.js';
 import { readGolden } from '../support/golden.js';
 import { maxAbsDifference, normal, relativeL2 } from '../support/reference.js';
 
@@ -33,11 +33,11 @@ function modulated(
   return out;
 }
 
-describe.each(SUPPORTED)('%s', (instructions) => {
+describe.each(TARGETS)('%s', (target) => {
   let device: Device;
   let ops: Ops;
   beforeAll(() => {
-    device = Device.open('cpu', { instructions, threads: 2 });
+    device = openTarget(target, { threads: 2 });
     ops = new Ops(device, 'fp32');
   });
   afterAll(() => device.close());
@@ -100,7 +100,7 @@ describe.each(SUPPORTED)('%s', (instructions) => {
     test('the same bits for any number of threads', async () => {
       const bits: string[] = [];
       for (const threads of [1, 3]) {
-        await using other = Device.open('cpu', { threads, instructions });
+        await using other = openTarget(target, { threads });
         const x = other.from(normal(300 * 130, 1), [300, 130]);
         const shift = other.from(normal(3 * 130, 2), [3, 130]);
         const out = new Ops(other, 'fp32').layerNormModulated(x, shift, shift, 1e-6);

@@ -4,6 +4,7 @@ import { native } from '../../bindings/native.js';
 import { Device } from '../../src/runtime/device.js';
 import { Ops, type PatchOptions } from '../../src/runtime/ops.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
+import { openModelDevice } from '../support/devices.js';
 import { readGolden } from '../support/golden.js';
 import { normal } from '../support/reference.js';
 
@@ -36,7 +37,7 @@ function places({ batch, channels, height, width, patch, order }: PatchOptions):
 let device: Device;
 let ops: Ops;
 beforeAll(() => {
-  device = Device.open('cpu', { threads: 2 });
+  device = openModelDevice();
   ops = new Ops(device, 'fp32');
 });
 afterAll(() => device.close());

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
-import { SUPPORTED } from '../support/devices.js';
+import { openTarget, TARGETS } from '../support/devices.js';
 import { readGolden } from '../support/golden.js';
 import { maxAbsDifference, normal, relativeL2 } from '../support/reference.js';
 
@@ -71,11 +71,11 @@ function reference(
   return out;
 }
 
-describe.each(SUPPORTED)('%s', (instructions) => {
+describe.each(TARGETS)('%s', (target) => {
   let device: Device;
   let ops: Ops;
   beforeAll(() => {
-    device = Device.open('cpu', { instructions, threads: 2 });
+    device = openTarget(target, { threads: 2 });
     ops = new Ops(device, 'fp32');
   });
   afterAll(() => device.close());

@@ -1,9 +1,27 @@
-/** The instruction sets that this CPU runs, so that tests try every one of them and say which they could not. */
-import { Device, INSTRUCTION_SETS, type InstructionSet } from '../../src/runtime/device.js';
+/** What tests of ops run on, so that they try everything this machine has and say what they could not. */
+import {
+  Device,
+  INSTRUCTION_SETS,
+  type DeviceName,
+  type DeviceOptions,
+  type InstructionSet,
+} from '../../src/runtime/device.js';
 
-function runs(instructions: InstructionSet): boolean {
+const GPUS = ['cuda-sim', 'cuda'] as const;
+/** An instruction set of this CPU, or another device. */
+export type Target = InstructionSet | (typeof GPUS)[number];
+
+export const isCpu = (target: Target): target is InstructionSet =>
+  (INSTRUCTION_SETS as readonly string[]).includes(target);
+
+/** `threads` are the CPU's. */
+export function openTarget(target: Target, options: DeviceOptions = {}): Device {
+  return isCpu(target) ? Device.open('cpu', { ...options, instructions: target }) : Device.open(target);
+}
+
+function runs(target: Target): boolean {
   try {
-    Device.open('cpu', { instructions }).close();
+    openTarget(target).close();
     return true;
   } catch {
     return false;
@@ -11,6 +29,12 @@ function runs(instructions: InstructionSet): boolean {
 }
 
 export const SUPPORTED = INSTRUCTION_SETS.filter(runs);
+/** Every instruction set of this CPU, then the GPU and the simulated one if they are there. */
+export const TARGETS: readonly Target[] = [...SUPPORTED, ...GPUS.filter(runs)];
 
-const missing = INSTRUCTION_SETS.filter((name) => !SUPPORTED.includes(name));
-if (missing.length) console.log(`not tested, this CPU cannot run it: ${missing.join(', ')}`);
+const missing = [...INSTRUCTION_SETS, ...GPUS].filter((name) => !TARGETS.includes(name));
+if (missing.length) console.log(`not tested, not on this machine or not built: ${missing.join(', ')}`);
+
+/** What tests of whole models run on: KOTOBA_TEST_DEVICE (cuda-sim in CI, cuda on a GPU machine), or the CPU. */
+export const openModelDevice = (): Device =>
+  Device.open((process.env['KOTOBA_TEST_DEVICE'] ?? 'cpu') as DeviceName);
