@@ -36,7 +36,7 @@ export async function runTransformer(part: FluxPart, device: Device, random: Ran
   const task = { request, seeds: request.seeds, conditioning, negative, factor: kFactor };
   try {
     const latents = await device.run(async () =>
-      sampleFlux(new Ops(device, precision), { ...task, model: slot.get() }),
+      sampleFlux(new Ops(device, precision), { ...task, model: await slot.get() }),
     );
     if (latents.length !== count) throw new RangeError(`${latents.length} of ${count} latents`);
     for (const planes of latents)

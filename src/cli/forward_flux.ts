@@ -28,7 +28,7 @@ export async function forwardFlux(run: ForwardRun): Promise<ForwardOutputs> {
   const slot = new NetworkSlot(run.device, part, (weights) => fluxModel(weights, config));
   const ops = new Ops(run.device, run.precision);
   const job = async (): Promise<ForwardOutputs> => {
-    const model = slot.get();
+    const model = await slot.get();
     using img = image.upload(ops);
     using states = run.device.from(txt.data, [batch * textTokens, config.context_in_dim]);
     using vector = run.device.from(y.data, y.shape);

@@ -44,7 +44,7 @@ export async function forwardVae(run: ForwardRun): Promise<ForwardOutputs> {
     return (ops, rows, size) => encodeStages(ops, vae, rows, size);
   });
   try {
-    return await run.device.run(() => runHalf(run, half, slot.get()), run.signal);
+    return await run.device.run(async () => runHalf(run, half, await slot.get()), run.signal);
   } finally {
     slot.release();
   }

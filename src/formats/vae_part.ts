@@ -45,6 +45,8 @@ export const vaeFamily: ConfigFamily = {
 };
 
 const kGroups = 32;
+/** Of latents, which are about 1: beyond it they leave F32's range sooner or later. */
+const kMostFactor = 1e6;
 /** More levels, or blocks in one, no VAE has: a number far out of line is none. */
 const kMost = 16;
 
@@ -245,7 +247,11 @@ function vaeConfig(
   };
   const number = (key: string, otherwise = 0): number => (values.get(key) as number | undefined) ?? otherwise;
   const scale = values.get('scale_factor') as number | undefined;
-  if (scale === 0) fail('scale_factor is 0, expected more');
+  const shift = number('shift_factor');
+  if (scale !== undefined && !(scale >= 1 / kMostFactor && scale <= kMostFactor))
+    fail(`scale_factor is ${scale}, expected ${1 / kMostFactor} to ${kMostFactor}`);
+  if (Math.abs(shift) > kMostFactor)
+    fail(`shift_factor is ${shift}, expected at most ${kMostFactor} either way`);
   const config: VaeConfig = {
     ch,
     ch_mult: multiples,
@@ -256,7 +262,7 @@ function vaeConfig(
     num_groups: number('num_groups', kGroups),
     quant_conv: values.get('quant_conv') === true,
     ...(values.has('resolution') && { resolution: number('resolution') }),
-    ...(scale === undefined ? factors : { scale_factor: scale, shift_factor: number('shift_factor') }),
+    ...(scale === undefined ? factors : { scale_factor: scale, shift_factor: shift }),
   };
   const { num_groups: groups } = config;
   const fits = groups > 0 && [ch, ...widths].every((width) => width % groups === 0);

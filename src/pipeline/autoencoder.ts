@@ -91,7 +91,7 @@ export class Autoencoder {
 
   async #decodeTile(ops: Ops, z: Planes): Promise<Float32Array> {
     const size: ImageSize = { batch: 1, height: z.height, width: z.width };
-    const vae = this.#decoder.get();
+    const vae = await this.#decoder.get();
     using nchw = this.#device.from(z.data, [1, z.channels, z.height, z.width]);
     using rows = ops.patchify(nchw, { ...size, channels: z.channels, patch: 1 });
     using pixels = checked(ops, decodeStages(ops, vae, rows, size), `${this.part.path}: decoder`);
@@ -102,7 +102,7 @@ export class Autoencoder {
 
   async #encodeTile(ops: Ops, image: Planes): Promise<Float32Array> {
     const size: ImageSize = { batch: 1, height: image.height, width: image.width };
-    const vae = this.#encoder.get();
+    const vae = await this.#encoder.get();
     using nchw = this.#device.from(image.data, [1, image.channels, image.height, image.width]);
     using rows = ops.patchify(nchw, { ...size, channels: image.channels, patch: 1 });
     using moments = checked(ops, encodeStages(ops, vae, rows, size), `${this.part.path}: encoder`);

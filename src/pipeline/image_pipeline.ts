@@ -226,7 +226,7 @@ export class ImagePipeline implements AsyncDisposable {
     for (let i = 0; i < request.seeds.length; i += together) {
       const seeds = request.seeds.slice(i, i + together);
       const job = async (): Promise<Planes[]> => {
-        const task = { ...text, request, seeds, start, signal, model: this.#flux.get() };
+        const task = { ...text, request, seeds, start, signal, model: await this.#flux.get() };
         try {
           return await sampleFlux(this.#ops, { ...task, ...this.#watchSampling(options, task, report) });
         } finally {

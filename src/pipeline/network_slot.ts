@@ -18,14 +18,19 @@ export class NetworkSlot<Network> {
     this.#build = build;
   }
 
-  /** Must be called inside a job of the device. @throws KotobaError ERR_FILE_*, ERR_MODEL_TENSORS */
-  get(): Network {
+  /**
+   * Must be called inside a job of the device. What loading enqueues has run when this resolves: a job that is cancelled
+   * half way leaves nothing that looks loaded.
+   * @throws KotobaError ERR_FILE_*, ERR_MODEL_TENSORS, ERR_CANCELLED
+   */
+  async get(): Promise<Network> {
     if (this.#loaded) return this.#loaded.network;
     requireUnchanged(this.#part.tensors, this.#stamps);
     const weights = new Weights(this.#device, this.#part.tensors, this.#part.path);
     try {
       const network = this.#build(weights);
       weights.prefetch();
+      await this.#device.native.flush();
       this.#loaded = { weights, network };
       return network;
     } catch (error) {

@@ -52,9 +52,9 @@ describe.each(available)('%s', (name, options) => {
   const run = async (more: GenerateOptions = {}, task: Partial<FluxTask> = {}) => {
     const given = { width: WIDTH, height: HEIGHT, seed: 42, ...options, ...more };
     const request = resolveRequest(given, part.config, 64);
-    return await device.run(() =>
+    return await device.run(async () =>
       sampleFlux(ops, {
-        model: flux.get(),
+        model: await flux.get(),
         request,
         seeds: request.seeds,
         conditioning: text,
