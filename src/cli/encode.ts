@@ -168,6 +168,7 @@ async function runAll(
         config: configFor(options, source.slot, sources.length),
         t5Tokenizer: options.t5Tokenizer,
         clipFlavour: options.clipFlavour,
+        residency: 'lean', // each encoder runs once
       });
       loaded.push({ source, encoder, loadSeconds: (performance.now() - started) / 1000 });
     }
