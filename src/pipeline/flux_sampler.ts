@@ -92,8 +92,10 @@ export async function sampleFlux(ops: Ops, task: FluxTask): Promise<Planes[]> {
       const { done, value } = sampling.next();
       if (done) {
         using x = value;
+        ops.requireFinite(x, 'Flux: the latents');
         return await planesOf(ops, layout, x);
       }
+      ops.requireFinite(value.x, `Flux: the latents after step ${value.step + 1}`);
       await ops.device.native.flush();
       if (task.signal?.aborted) throw cancelled();
       await task.onStep?.(value.step, async () => (await planesOf(ops, layout, value.denoised))[0]!);
