@@ -1,10 +1,10 @@
 /** The typed surface of the native addon, and its loader. Only src/runtime imports this file. */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 
 import { KotobaError } from '../src/errors.js';
+import { packageRoot } from '../src/package_root.js';
 
 /** An opaque handle; shape and dtype live in runtime/tensor.ts. */
 export interface NativeTensor {
@@ -153,12 +153,6 @@ export interface Native {
   decode: Op<[out: T, x: T]>;
   transpose: Op<[out: T, x: T]>;
   requireFinite: Op<[x: T, where: string]>;
-}
-
-function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
-  return folder;
 }
 
 /** KOTOBA_ADDON names another build (a sanitizer's, say). */

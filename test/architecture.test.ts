@@ -8,7 +8,7 @@ const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 
 const ORDER: readonly (readonly string[])[] = [
   ['errors'],
-  ['atomic_file'],
+  ['atomic_file', 'package_root'],
   ['formats', 'text', 'image'],
   ['bindings'],
   ['runtime'],

@@ -6,7 +6,8 @@ import { delimiter, join } from 'node:path';
 import { KotobaError } from '../errors.js';
 import { clipTokenizer, findT5Tokenizer } from '../text/index.js';
 import { bytesText, counted } from './text.js';
-import { packageJson, packageRoot } from './version.js';
+import { packageRoot } from '../package_root.js';
+import { packageJson } from './version.js';
 
 export interface Check {
   readonly what: string;

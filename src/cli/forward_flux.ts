@@ -1,6 +1,6 @@
 /** `kotoba forward` on a Flux transformer: one velocity. */
 import { fluxBlocks } from '../diffusion/flux.js';
-import { fluxModel } from '../diffusion/flux_model.js';
+import { FLUX_PATCH, fluxModel } from '../diffusion/flux_model.js';
 import { imageIds, rotation, textIds, type TokenIds } from '../diffusion/rotary.js';
 import { KotobaError } from '../errors.js';
 import type { FluxPart } from '../formats/index.js';
@@ -11,8 +11,6 @@ import type { ForwardOutputs, ForwardRun } from './forward_run.js';
 import { readFloatInputs, type FloatInput, type FloatInputs } from './forward_inputs.js';
 
 const NAMES = ['latent', 'img', 'img_ids', 'txt', 'txt_ids', 'y', 'timesteps', 'guidance'] as const;
-/** Latents along a side of a token. */
-const PATCH = 2;
 
 export async function forwardFlux(run: ForwardRun): Promise<ForwardOutputs> {
   const part = run.part as FluxPart;
@@ -73,16 +71,16 @@ function imageInput(inputs: FloatInputs, batch: number, width: number): ImageInp
       upload: ({ device }) => device.from(img.data, [batch * tokens, width]),
     };
   }
-  const channels = width / PATCH ** 2;
+  const channels = width / FLUX_PATCH ** 2;
   const latent = inputs.take('latent', [batch, channels, undefined, undefined]);
   const [, , height, columns] = latent.shape as [number, number, number, number];
-  if (height % PATCH || columns % PATCH)
+  if (height % FLUX_PATCH || columns % FLUX_PATCH)
     throw new KotobaError(
       'ERR_ARGUMENT',
-      `${inputs.where}: expected a latent with sides that are multiples of ${PATCH}, got ${height} x ${columns}`,
+      `${inputs.where}: expected a latent with sides that are multiples of ${FLUX_PATCH}, got ${height} x ${columns}`,
     );
   return {
-    ids: imageIds(height / PATCH, columns / PATCH),
+    ids: imageIds(height / FLUX_PATCH, columns / FLUX_PATCH),
     upload: (ops) => patches(ops, latent),
   };
 }
@@ -90,7 +88,7 @@ function imageInput(inputs: FloatInputs, batch: number, width: number): ImageInp
 function patches(ops: Ops, { data, shape }: FloatInput): Tensor {
   const [batch, channels, height, width] = shape as [number, number, number, number];
   using nchw = ops.device.from(data, shape);
-  return ops.patchify(nchw, { batch, channels, height, width, patch: PATCH });
+  return ops.patchify(nchw, { batch, channels, height, width, patch: FLUX_PATCH });
 }
 
 /** One position for each token; sequences of a batch share them. */

@@ -1,18 +1,11 @@
 /** What package.json says about this package. */
-import { existsSync, readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { packageRoot } from '../package_root.js';
 
 interface PackageJson {
   readonly version: string;
   readonly dependencies: Readonly<Record<string, string>>;
-}
-
-/** The folder of package.json: one deeper from the sources than from dist. */
-export function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
-  return folder;
 }
 
 export function packageJson(): PackageJson {

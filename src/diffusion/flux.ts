@@ -87,15 +87,6 @@ export function* fluxBlocks(ops: Ops, model: FluxModel, input: FluxInput): Gener
   return ops.linear(normed, model.final_linear);
 }
 
-/** The same without the stops. */
-export function flux(ops: Ops, model: FluxModel, input: FluxInput): Tensor {
-  const blocks = fluxBlocks(ops, model, input);
-  for (;;) {
-    const { done, value } = blocks.next();
-    if (done) return value;
-  }
-}
-
 /** @returns SiLU(time_in + guidance_in + vector_in), [batch, hidden]: all that modulations see of it */
 function conditioning(ops: Ops, model: FluxModel, input: FluxInput): Tensor {
   using vec = embedVector(ops, model, input);

@@ -6,6 +6,8 @@ import type { Weights } from '../runtime/weights.js';
 
 /** Width of the sinusoids that time and guidance enter with. */
 export const SINUSOID_WIDTH = 256;
+/** Latents along a side of an image token. */
+export const FLUX_PATCH = 2;
 
 /** in_layer, SiLU, out_layer */
 export interface VectorMlp {

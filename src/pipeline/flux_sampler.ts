@@ -1,6 +1,6 @@
 /** Runs a solver over a Flux transformer: noise and conditioning in, latents out. */
 import { fluxBlocks, type FluxInput } from '../diffusion/flux.js';
-import type { FluxModel } from '../diffusion/flux_model.js';
+import { FLUX_PATCH, type FluxModel } from '../diffusion/flux_model.js';
 import { imageIds, rotation, textIds } from '../diffusion/rotary.js';
 import { cancelled } from '../runtime/device.js';
 import type { Ops } from '../runtime/ops.js';
@@ -8,6 +8,7 @@ import type { Tensor } from '../runtime/tensor.js';
 import {
   BrownianNoise,
   cfg,
+  denoiserOf,
   philoxNoise,
   sample,
   startLatent,
@@ -19,9 +20,6 @@ import {
 import type { Conditioning } from './image_types.js';
 import type { Request } from './request.js';
 import type { Planes } from './tiles.js';
-
-/** Latents along a side of an image token. */
-const PATCH = 2;
 
 export interface FluxTask {
   readonly model: FluxModel;
@@ -61,10 +59,10 @@ export async function sampleFlux(ops: Ops, task: FluxTask): Promise<Planes[]> {
   const { request, model, seeds } = task;
   const layout: Layout = {
     batch: seeds.length,
-    channels: model.config.in_channels / PATCH ** 2,
+    channels: model.config.in_channels / FLUX_PATCH ** 2,
     height: request.height / task.factor,
     width: request.width / task.factor,
-    patch: PATCH,
+    patch: FLUX_PATCH,
   };
   const algebra: Algebra<Tensor> = { combine: (terms) => ops.combine(terms) };
   const draw = noiseSource(ops, layout, request, seeds);
@@ -120,7 +118,10 @@ class Inputs implements Disposable {
         this.#tensors.add(tensor);
         return tensor;
       };
-      const ids = [...textIds(text.tokens), ...imageIds(layout.height / PATCH, layout.width / PATCH)];
+      const ids = [
+        ...textIds(text.tokens),
+        ...imageIds(layout.height / FLUX_PATCH, layout.width / FLUX_PATCH),
+      ];
       return {
         batch: layout.batch,
         txt: own(repeated(text.hidden, layout.batch), text.hidden.length / text.tokens),
@@ -141,20 +142,13 @@ class Inputs implements Disposable {
 function denoiser(ops: Ops, task: FluxTask, algebra: Algebra<Tensor>, inputs: Inputs): Denoiser<Tensor> {
   const { request } = task;
   const progress = new BlockProgress(ops, task);
-  const predict =
-    (input: Omit<FluxInput, 'img' | 'timesteps'>): Denoiser<Tensor> =>
-    (x, sigma) => {
-      using velocity = run(
-        ops,
-        task.model,
-        { ...input, img: x, timesteps: fill(input.batch, sigma) },
-        progress,
-      );
-      return ops.combine([
-        [1, x],
-        [-sigma, velocity],
-      ]);
-    };
+  const predict = (input: Omit<FluxInput, 'img' | 'timesteps'>): Denoiser<Tensor> =>
+    denoiserOf({
+      algebra,
+      model: request.levels,
+      network: (img, time) =>
+        run(ops, task.model, { ...input, img, timesteps: fill(input.batch, time) }, progress),
+    });
   const conditional = predict(inputs.conditional);
   return inputs.unconditional
     ? cfg(algebra, conditional, predict(inputs.unconditional), request.cfg)

@@ -25,12 +25,11 @@ import {
 import { openParts, residency, type ImageParts } from './image_parts.js';
 import { NetworkSlot } from './network_slot.js';
 import { previewOf } from './preview.js';
-import { resolveRequest, type Request } from './request.js';
+import { SIDE_UNIT, resolveRequest, type Request } from './request.js';
 import type { Planes } from './tiles.js';
 
 /** Tokens of pictures that share passes over the weights: more would win little and cost memory. */
 const BATCH_TOKENS = 4096;
-const TOKEN_SIDE = 16;
 /** Where neither file tells what size the model was trained on, pixels. */
 const USUAL_SIDE = 1024;
 
@@ -193,7 +192,7 @@ export class ImagePipeline implements AsyncDisposable {
 
   #requireMemory({ width, height, tile }: Request, { t5Length }: GenerateOptions): void {
     const text = t5Length?.minLength ?? textTokens(this.transformer.config);
-    const tokens = text + (width / TOKEN_SIDE) * (height / TOKEN_SIDE);
+    const tokens = text + (width / SIDE_UNIT) * (height / SIDE_UNIT);
     const pixels = Math.min(width, tile) * Math.min(height, tile);
     const needs = {
       sampling: fluxActivations(this.transformer.config, tokens),
@@ -220,7 +219,7 @@ export class ImagePipeline implements AsyncDisposable {
   ): Promise<Planes[]> {
     const { signal } = options;
     const start = options.image && (await this.#start(options.image, request, signal));
-    const tokens = (request.width / TOKEN_SIDE) * (request.height / TOKEN_SIDE);
+    const tokens = (request.width / SIDE_UNIT) * (request.height / SIDE_UNIT);
     const together = Math.max(1, Math.floor(BATCH_TOKENS / tokens));
     const latents: Planes[] = [];
     for (let i = 0; i < request.seeds.length; i += together) {

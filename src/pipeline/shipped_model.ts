@@ -1,14 +1,7 @@
 /** The small trained model that ships with the package: exactly Flux.1's parts, 64×64 pictures (models/README.md). */
-import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
+import { packageRoot } from '../package_root.js';
 import type { EncoderChoice, ImageModel } from './image_types.js';
-
-function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, 'package.json'))) folder = dirname(folder);
-  return folder;
-}
 
 const at = (...names: string[]): string => join(packageRoot(), 'models', 'kotoba-small', ...names);
 
