@@ -102,3 +102,27 @@ export function eulerStep<V extends Disposable>(
 ): void {
   x.replace(moveTowards(run.algebra, x.current, denoised, ratio));
 }
+
+/** Moves x from `sigma` to `sigmaNext` > 0; `denoised` is the prediction at x. */
+export type Step = <V extends Disposable>(
+  run: SolverRun<V>,
+  x: State<V>,
+  denoised: V,
+  sigma: number,
+  sigmaNext: number,
+) => void;
+
+export const firstOrderStep: Step = (run, x, denoised, sigma, sigmaNext) =>
+  eulerStep(run, x, denoised, sigmaNext / sigma);
+
+/** A step that may end at 0, where every solver takes the prediction itself. */
+export function stepTo<V extends Disposable>(
+  step: Step,
+  run: SolverRun<V>,
+  x: State<V>,
+  denoised: V,
+  { from, to }: { readonly from: number; readonly to: number },
+): void {
+  if (to === 0) eulerStep(run, x, denoised, 0);
+  else step(run, x, denoised, from, to);
+}

@@ -3,8 +3,8 @@
  * noise level from σ to σ̂ = σ(1 + γ), γ = min(sChurn/steps, √2 − 1); then Euler, Heun or midpoint from σ̂ to the next.
  */
 import { moveTowards, type State } from '../algebra.js';
-import { eulerStep, intervals, startState } from '../solver.js';
-import type { Interval, Sampling, SolverRun } from '../solver.js';
+import { firstOrderStep, intervals, startState, stepTo } from '../solver.js';
+import type { Interval, Sampling, SolverRun, Step } from '../solver.js';
 
 /** Raises x to σ̂ and returns σ̂. With churn, noise is drawn in every step, so that the stream does not depend on sTmin. */
 function churn<V extends Disposable>(run: SolverRun<V>, x: State<V>, at: Interval): number {
@@ -23,30 +23,26 @@ function churn<V extends Disposable>(run: SolverRun<V>, x: State<V>, at: Interva
   return sigmaHat;
 }
 
-/** Euler: x ← x + (σNext − σ̂)(x − D)/σ̂. One evaluation a step. BFL's sampler for Flux is this one without churn. */
-export function* euler<V extends Disposable>(run: SolverRun<V>): Sampling<V> {
+/** The loop of all three. */
+function* churned<V extends Disposable>(run: SolverRun<V>, step: Step): Sampling<V> {
   using x = startState(run);
   for (const at of intervals(run.sigmas)) {
-    const sigmaHat = churn(run, x, at);
-    using denoised = run.denoise(x.current, sigmaHat);
-    eulerStep(run, x, denoised, at.sigmaNext / sigmaHat);
+    const from = churn(run, x, at);
+    using denoised = run.denoise(x.current, from);
+    stepTo(step, run, x, denoised, { from, to: at.sigmaNext });
     yield { ...at, x: x.current, denoised };
   }
   return x.release();
 }
 
+/** Euler: x ← x + (σNext − σ̂)(x − D)/σ̂. One evaluation a step. BFL's sampler for Flux is this one without churn. */
+export const euler = <V extends Disposable>(run: SolverRun<V>): Sampling<V> => churned(run, firstOrderStep);
+
 /** Heun: Euler's step, then the mean of both ends' slopes. Two evaluations a step, one in a step to 0. */
-export function* heun<V extends Disposable>(run: SolverRun<V>): Sampling<V> {
-  using x = startState(run);
-  for (const at of intervals(run.sigmas)) {
-    const sigmaHat = churn(run, x, at);
-    using denoised = run.denoise(x.current, sigmaHat);
-    if (at.sigmaNext === 0) eulerStep(run, x, denoised, 0);
-    else heunStep(run, x, denoised, sigmaHat, at.sigmaNext);
-    yield { ...at, x: x.current, denoised };
-  }
-  return x.release();
-}
+export const heun = <V extends Disposable>(run: SolverRun<V>): Sampling<V> => churned(run, heunStep);
+
+/** DPM-Solver-2 in σ (arXiv:2206.00927): the slope at √(σ̂ · σNext) for the whole step. Two evaluations a step. */
+export const dpm2 = <V extends Disposable>(run: SolverRun<V>): Sampling<V> => churned(run, midpointStep);
 
 function heunStep<V extends Disposable>(
   run: SolverRun<V>,
@@ -66,19 +62,6 @@ function heunStep<V extends Disposable>(
       [-half / sigmaNext, endDenoised],
     ]),
   );
-}
-
-/** DPM-Solver-2 in σ (arXiv:2206.00927): the slope at √(σ̂ · σNext) for the whole step. Two evaluations a step. */
-export function* dpm2<V extends Disposable>(run: SolverRun<V>): Sampling<V> {
-  using x = startState(run);
-  for (const at of intervals(run.sigmas)) {
-    const sigmaHat = churn(run, x, at);
-    using denoised = run.denoise(x.current, sigmaHat);
-    if (at.sigmaNext === 0) eulerStep(run, x, denoised, 0);
-    else midpointStep(run, x, denoised, sigmaHat, at.sigmaNext);
-    yield { ...at, x: x.current, denoised };
-  }
-  return x.release();
 }
 
 /** x ← x + (σNext − σ)(m − D(m))/σm with m the Euler step to σm = √(σ · σNext). */
