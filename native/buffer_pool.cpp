@@ -29,6 +29,13 @@ int64_t BufferPool::size_class(int64_t bytes) const {
   return static_cast<int64_t>((n + step - 1) / step * step);
 }
 
+// Where the device has to make room, free blocks of other sizes go before weights do.
+std::byte* BufferPool::allocate(int64_t size) {
+  const DeviceUse use = backend_->use();
+  if (use.budget > 0 && size > use.budget - use.used) trim(0);
+  return backend_->allocate(size);
+}
+
 BlockPtr BufferPool::acquire(int64_t bytes) {
   const int64_t size = size_class(bytes);
   if (capturing_) {
@@ -37,7 +44,7 @@ BlockPtr BufferPool::acquire(int64_t bytes) {
     cached_ -= size;
     return block;
   }
-  std::byte* data = backend_->allocate(size);
+  std::byte* data = allocate(size);
   reserved_->fetch_add(size);
   auto block = std::make_shared<Block>(data, size, [backend = backend_, reserved = reserved_, data, size] {
     backend->release(data, size);

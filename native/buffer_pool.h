@@ -34,6 +34,7 @@ class BufferPool {
  private:
   using FreeList = std::multimap<int64_t, BlockPtr>;
   int64_t size_class(int64_t bytes) const;
+  std::byte* allocate(int64_t size);
 
   std::shared_ptr<Backend> backend_;
   bool exact_;  // every tensor has memory of its own, of its own size

@@ -59,7 +59,7 @@ DeviceEntry open_entry(const std::string& kind) {
 
 // Codes are string literals, so that errors may keep pointers to them.
 const char* known_code(const std::string& code) {
-  for (const char* known : {"ERR_OUT_OF_MEMORY", "ERR_ARGUMENT"})
+  for (const char* known : {"ERR_OUT_OF_MEMORY", "ERR_ARGUMENT", "ERR_DEVICE_LOST"})
     if (code == known) return known;
   return "ERR_DEVICE";
 }
@@ -71,10 +71,10 @@ bool is_library_device(const std::string& kind) {
   return name == "cuda" || name == "cuda-sim";
 }
 
-std::shared_ptr<Backend> open_device_library(const std::string& kind) {
+std::shared_ptr<Backend> open_device_library(const std::string& kind, int64_t memory) {
   const DeviceName name = parse(kind);
   DeviceFailure failure = {};
-  Backend* backend = open_entry(name.kind)(kBackendInterface, name.index, &failure);
+  Backend* backend = open_entry(name.kind)(kBackendInterface, name.index, memory, &failure);
   if (!backend) throw Error(known_code(failure.code), failure.message);
   return std::shared_ptr<Backend>(backend);
 }

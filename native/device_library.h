@@ -16,12 +16,12 @@ struct DeviceFailure {
   char message[992];
 };
 inline constexpr const char* kDeviceEntryName = "kotoba_open_device";
-// `interface`: kBackendInterface of the caller.
-using DeviceEntry = Backend* (*)(uint64_t interface, int index, DeviceFailure* failure);
+// `interface`: kBackendInterface of the caller; `memory`: bytes the device may take, 0: as many as it should.
+using DeviceEntry = Backend* (*)(uint64_t interface, int index, int64_t memory, DeviceFailure* failure);
 
 // Changes with the layouts that both sides of the library must agree on.
 inline constexpr uint64_t kBackendInterface = [] {
-  uint64_t hash = 1;  // raise it when a method of Backend is added, moved or changed
+  uint64_t hash = 2;  // raise it when a method of Backend is added, moved or changed
   for (const uint64_t size : {sizeof(TensorView), sizeof(Epilogue), sizeof(Attention), sizeof(HeadNormRope),
                               sizeof(CopyTokens), sizeof(Conv2d), sizeof(GroupNorm), sizeof(Patches),
                               sizeof(Terms), sizeof(Block), sizeof(Backend), sizeof(kDTypes)})
@@ -29,9 +29,9 @@ inline constexpr uint64_t kBackendInterface = [] {
   return hash;
 }();
 
-// `kind`: "cuda", "cuda:1", "cuda-sim"…; the library is kotoba_cuda.so, kotoba_cuda_sim.so. ERR_DEVICE says
-// what is missing and what to do.
-std::shared_ptr<Backend> open_device_library(const std::string& kind);
+// `kind`: "cuda", "cuda:1", "cuda-sim"…; the library is kotoba_cuda.so, kotoba_cuda_sim.so. `memory` as
+// above. ERR_DEVICE says what is missing and what to do.
+std::shared_ptr<Backend> open_device_library(const std::string& kind, int64_t memory);
 
 // Whether `kind` names a device that comes in a library.
 bool is_library_device(const std::string& kind);

@@ -1,26 +1,31 @@
 // The CUDA device (and its simulation): ops on our own kernels, one stream, in order. Weights are copied from
-// the mapped file to the device when they are adopted. Precision::kInt8 runs as kFp32: it is the CPU's speed
-// mode.
+// their mapped files in the background and stay if they fit (weight_store.h). Precision::kInt8 runs as kFp32:
+// it is the CPU's speed mode.
 #pragma once
 
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <tuple>
 
 #include "../backend.h"
+#include "graphs.h"
 #include "report.h"
 #include "staging.h"
-#include "uploader.h"
+#include "weight_store.h"
 
 namespace kotoba::cuda {
 
 class CudaBackend final : public Backend {
  public:
-  // index: of the GPU, from 0. ERR_DEVICE says what is missing and what to do.
-  explicit CudaBackend(int index);
+  // index: of the GPU, from 0. memory: bytes it may take of the GPU's, 0: as many as it should. ERR_DEVICE
+  // says what is missing and what to do.
+  explicit CudaBackend(int index, int64_t memory);
   ~CudaBackend() override;
 
   DeviceInfo info() const override;
+  DeviceUse use() const override;
+  bool takes_16_bit() const override { return true; }
   std::byte* allocate(int64_t bytes) override;
   void release(std::byte* data, int64_t bytes) noexcept override;
   bool watches_memory() const override;
@@ -28,6 +33,7 @@ class CudaBackend final : public Backend {
   void upload(TensorView out, const std::byte* host) override;
   void download(std::byte* host, TensorView x) override;
   void finish() override;
+  void replay(Recording& recording) override;
 
   void linear(TensorView out, TensorView x, TensorView w, Epilogue epilogue, Precision precision) override;
   void attention(TensorView out, TensorView q, TensorView k, TensorView v, Attention how) override;
@@ -52,24 +58,29 @@ class CudaBackend final : public Backend {
   void require_finite(TensorView x, std::string where) override;
 
  private:
-  // Before every op: this thread's device is ours, adopted weights have arrived, and the GPU is not too far
-  // behind.
-  const Context& begin();
+  // Before every op: this thread's device is ours, the GPU is not too far behind, and the views of weights
+  // point to where those are.
+  const Context& begin(std::initializer_list<TensorView*> reads);
+  void hold_back();
   const int32_t* distance_buckets(const Attention& how);
+  void embed_from_file(TensorView out, TensorView table, const std::byte* rows, TensorView ids,
+                       bool accumulate);
 
   static constexpr int kMarks = 2,
                        kOpsToMark = 64;  // ops that may be under way: what a cancel has to wait for
 
-  int index_;
-  cudaDeviceProp properties_;
+  const int index_;
+  const cudaDeviceProp properties_;
   std::shared_ptr<MemoryPool> pool_;  // blocks that outlive the device keep it
+  std::unique_ptr<WeightForms> forms_;
   std::unique_ptr<Stream> stream_;
+  std::shared_ptr<WeightStore> weights_;
   std::unique_ptr<Context> context_;
   std::unique_ptr<Report> report_;
+  std::unique_ptr<Graphs> graphs_;
   Staging staging_;
-  Uploader uploader_;
   Event marks_[kMarks];
-  int64_t ops_ = 0;
+  int64_t ops_ = 0, next_mark_ = 0;
   // By buckets, bidirectional, max_distance: the bucket of every distance, on the device.
   std::map<std::tuple<int64_t, bool, int64_t>, std::unique_ptr<Scratch>> buckets_;
 };

@@ -16,7 +16,7 @@ void fill(DeviceFailure* failure, const char* code, const char* message) {
 }  // namespace kotoba::cuda
 
 extern "C" __attribute__((visibility("default"))) kotoba::Backend* kotoba_open_device(
-    uint64_t interface, int index, kotoba::DeviceFailure* failure) {
+    uint64_t interface, int index, int64_t memory, kotoba::DeviceFailure* failure) {
   using namespace kotoba;
   if (interface != kBackendInterface) {
     cuda::fill(failure, "ERR_DEVICE",
@@ -24,7 +24,7 @@ extern "C" __attribute__((visibility("default"))) kotoba::Backend* kotoba_open_d
     return nullptr;
   }
   try {
-    return new cuda::CudaBackend(index);
+    return new cuda::CudaBackend(index, memory);
   } catch (const Error& error) {
     cuda::fill(failure, error.code(), error.what());
   } catch (const std::exception& error) {

@@ -1,76 +1,28 @@
 // group_norm: out[p, c] = act((x[p, c] - mean) / sqrt(variance + eps) * weight[c] + bias[c]), mean and
 // variance over all pixels and the adjacent channels of a group, image by image (arXiv:1803.08494).
 //
-// Three kernels: moments of pieces of pixels in two passes of FP32, pieces merged in FP64 into one line of
-// coefficients per channel, and the map. Pieces and their order depend on the shape alone.
+// Three kernels: moments of pieces of pixels (read once, in whole rows, wherever rows are made of vectors),
+// pieces merged in FP64 into one line of coefficients per channel, and the map. Pieces and their order depend
+// on the shape alone.
 #include "epilogue.cuh"
-#include "launch.h"
-#include "reduce.cuh"
+#include "group_moments.cuh"
 
 namespace kotoba::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int64_t kPieceElements = 4096;
+using namespace group_moments;
 
-// Of `count` values: m2 is the sum of squared deviations from the mean.
-struct Moments {
-  double count, mean, m2;
+// ---- coefficients
 
-  // Chan, Golub, LeVeque 1979.
-  __device__ __forceinline__ void merge(const Moments& other) {
-    if (other.count == 0) return;
-    const double total = count + other.count, apart = other.mean - mean;
-    mean += apart * other.count / total;
-    m2 += other.m2 + apart * apart * count * other.count / total;
-    count = total;
-  }
-};
-
-struct Shape {
-  const float* x;
-  int64_t stride, pixels, channels, groups;
-  int64_t piece;   // pixels
-  int64_t pieces;  // of an image
-  __device__ __host__ int64_t width() const { return channels / groups; }
-};
-
-// A block to a piece of a group: blockIdx = (image * groups + group) * pieces + piece.
-__global__ void piece_moments_kernel(Shape s, Moments* moments) {
-  const int64_t piece = blockIdx.x % s.pieces, group = blockIdx.x / s.pieces % s.groups;
-  const int64_t image = blockIdx.x / s.pieces / s.groups, width = s.width();
-  const int64_t first = piece * s.piece, rest = s.pixels - first;
-  const int64_t count = (rest < s.piece ? rest : s.piece) * width;
-  const float* x = s.x + (image * s.pixels + first) * s.stride + group * width;
-  const auto value = [&](int64_t i) { return x[i / width * s.stride + i % width]; };
-
-  const float n = static_cast<float>(count);
-  float sum = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += value(i);
-  const float mean = block_sum<kThreads>(sum) / n;
-  float deviations = 0, squares = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kThreads) {
-    const float d = value(i) - mean;
-    deviations += d;
-    squares = fmaf(d, d, squares);
-  }
-  deviations = block_sum<kThreads>(deviations);
-  squares = block_sum<kThreads>(squares);
-  if (threadIdx.x != 0) return;
-  const double exact = static_cast<double>(count),
-               shift = deviations / exact;  // what rounding left of the mean
-  moments[blockIdx.x] = {exact, mean + shift, squares - shift * shift * exact};
-}
-
-// Of a channel: out = act((x - mean) * scale + shift). `shift` holds what rounding left of the mean, which
-// matters where |mean| >> deviation.
+// Of channels: out = act((x - mean) * scale + shift). `shift` holds what rounding left of the mean, which
+// matters where |mean| >> deviation. Each [images * channels].
 struct Coefficients {
-  float mean, scale, shift;
+  float *mean, *scale, *shift;
 };
 
 // A block to a group of an image.
 __global__ void group_coefficients_kernel(Shape s, const Moments* moments, Vector weight, Vector bias,
-                                          float eps, Coefficients* coefficients) {
+                                          float eps, Coefficients coefficients) {
   KOTOBA_SHARED(parts, Moments[kThreads]);
   const int thread = static_cast<int>(threadIdx.x);
   Moments all = {0, 0, 0};
@@ -86,43 +38,132 @@ __global__ void group_coefficients_kernel(Shape s, const Moments* moments, Vecto
   const float mean = static_cast<float>(m.mean);
   const double scale = 1 / sqrt(m.m2 / m.count + static_cast<double>(eps));
   for (int64_t i = thread; i < width; i += kThreads) {
-    const int64_t c = group * width + i;
+    const int64_t c = group * width + i, to = image * s.channels + c;
     const double w = load(weight, c);
-    coefficients[image * s.channels + c] = {mean, static_cast<float>(scale * w),
-                                            static_cast<float>(load(bias, c) - (m.mean - mean) * scale * w)};
+    coefficients.mean[to] = mean;
+    coefficients.scale[to] = static_cast<float>(scale * w);
+    coefficients.shift[to] = static_cast<float>(load(bias, c) - (m.mean - mean) * scale * w);
   }
 }
 
-__global__ void apply_group_norm_kernel(float* out, int64_t out_stride, Shape s, int64_t count,
-                                        const Coefficients* coefficients, Activation activation) {
-  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i >= count) return;
-  const int64_t pixel = i / s.channels, c = i % s.channels;
-  const Coefficients k = coefficients[pixel / s.pixels * s.channels + c];
-  out[pixel * out_stride + c] = apply(activation, fmaf(s.x[pixel * s.stride + c] - k.mean, k.scale, k.shift));
+// ---- the map: a thread keeps its channels' coefficients for several pixels
+
+struct MapTiling {
+  int lane_bits;    // 2^lane_bits threads share a row of a tile
+  int tile_pixels;  // to a block
+  Divisor across, pieces;
+};
+
+template <typename From, int kCount>
+__global__ void __launch_bounds__(kThreads)
+    apply_group_norm_kernel(Numbers out, int64_t out_stride, Shape s, MapTiling t, Coefficients k,
+                            Activation activation) {
+  uint32_t chunk = blockIdx.x;
+  uint32_t piece = t.across.divide(chunk);
+  const int64_t image = t.pieces.divide(piece);
+  const int thread = static_cast<int>(threadIdx.x), lane = thread & ((1 << t.lane_bits) - 1);
+  const int64_t c = ((int64_t{chunk} << t.lane_bits) + lane) * kCount;
+  if (c >= s.channels) return;
+  float mean[kCount], scale[kCount], shift[kCount];
+  load_vector<F32Number>(mean, k.mean + image * s.channels + c);
+  load_vector<F32Number>(scale, k.scale + image * s.channels + c);
+  load_vector<F32Number>(shift, k.shift + image * s.channels + c);
+
+  const int64_t first = int64_t{piece} * t.tile_pixels;
+  const int64_t end = std::min(first + t.tile_pixels, s.pixels);
+  const auto* x = reinterpret_cast<const typename From::Stored*>(s.x.data) + image * s.pixels * s.stride + c;
+  const int64_t to = image * s.pixels * out_stride + c;
+  const int slots = kThreads >> t.lane_bits;
+  KOTOBA_UNROLL(unroll 2)
+  for (int64_t pixel = first + (thread >> t.lane_bits); pixel < end; pixel += slots) {
+    float v[kCount];
+    load_vector<From>(v, x + pixel * s.stride);
+    KOTOBA_UNROLL(unroll)
+    for (int i = 0; i < kCount; ++i) v[i] = apply(activation, fmaf(v[i] - mean[i], scale[i], shift[i]));
+    store_vector(out, to + pixel * out_stride, v);
+  }
+}
+
+// ---- launches
+
+// Tiles of whole groups, as few as threads allow; none if a group is too wide for one.
+int64_t plan_tiles(Shape& s, Tiling& t) {
+  const int64_t width = s.width(), most = std::min<int64_t>(kThreads * kVector / width, kMostGroups);
+  if (most == 0) return 0;
+  int64_t tiles = ceil_div(s.groups, most), groups = ceil_div(s.groups, tiles);
+  while (groups * width % kVector != 0 && groups < s.groups) ++groups;  // tiles start at whole vectors
+  if (groups > most) return 0;
+  tiles = ceil_div(s.groups, groups);
+  const int64_t lanes = groups * width / kVector;
+  t = {static_cast<int>(lanes), static_cast<int>(kThreads / lanes),
+       static_cast<int>(tiles), static_cast<int>(groups),
+       static_cast<int>(width), Divisor(lanes),
+       Divisor(tiles),          Divisor(1)};
+  s.piece = int64_t{t.slots} * kTilePixels;
+  s.pieces = ceil_div(s.pixels, s.piece);
+  t.by_pieces = Divisor(s.pieces);
+  return tiles * s.pieces;
+}
+
+// The moments of every piece of every group.
+Scratch make_moments(const Context& context, Shape& s, const TensorView& x, int64_t batch) {
+  Tiling tiling;
+  const int64_t tiles = fits_vectors(x, kVector) ? plan_tiles(s, tiling) : 0;
+  if (tiles == 0) {
+    s.piece = s.width() < kPieceElements ? kPieceElements / s.width() : 1;
+    s.pieces = ceil_div(s.pixels, s.piece);
+  }
+  const int64_t count = batch * s.groups * s.pieces;
+  Scratch moments(context.pool, count * static_cast<int64_t>(sizeof(Moments)));
+  if (tiles == 0) {
+    launch(context.stream, {"group_norm_moments", count, kThreads}, piece_moments_kernel, s,
+           moments.as<Moments>());
+    return moments;
+  }
+  dispatch_activation(x.dtype, "group_norm", [&]<typename From>() {
+    launch(context.stream, {"group_norm_tiles", batch * tiles, kThreads}, tile_moments_kernel<From>, s,
+           tiling, moments.as<Moments>());
+  });
+  return moments;
+}
+
+template <int kCount>
+void map(const Context& context, const TensorView& out, const Shape& s, int64_t batch, const Coefficients& k,
+         Activation activation) {
+  MapTiling t = {};
+  while (t.lane_bits < 8 && int64_t{kCount} << t.lane_bits < s.channels) ++t.lane_bits;
+  t.tile_pixels = kTilePixels * (kThreads >> t.lane_bits);
+  const int64_t across = ceil_div(s.channels, int64_t{kCount} << t.lane_bits);
+  const int64_t pieces = ceil_div(s.pixels, t.tile_pixels);
+  t.across = Divisor(across);
+  t.pieces = Divisor(pieces);
+  dispatch_activation(s.x.dtype, "group_norm", [&]<typename From>() {
+    launch(context.stream, {"group_norm_apply", batch * pieces * across, kThreads},
+           apply_group_norm_kernel<From, kCount>, Numbers{out.data, out.dtype}, out.row_stride, s, t, k,
+           activation);
+  });
 }
 
 }  // namespace
 
-// out, x: F32 [batch * pixels, c]; weight, bias: [c] of any weight dtype. `out` may alias `x`.
+// out, x: activations [batch * pixels, c]; weight, bias: [c] of any weight dtype. `out` may alias `x` of its
+// own dtype.
 void group_norm(const Context& context, TensorView out, TensorView x, TensorView weight, TensorView bias,
                 const GroupNorm& how) {
   if (x.elements() == 0) return;
-  Shape s = {x.as<float>(), x.row_stride, x.rows() / how.batch, x.cols(), how.groups, 0, 0};
-  s.piece = s.width() < kPieceElements ? kPieceElements / s.width() : 1;
-  s.pieces = ceil_div(s.pixels, s.piece);
-  const int64_t groups = how.batch * how.groups;
+  Shape s = {{x.data, x.dtype}, x.row_stride, x.rows() / how.batch, x.cols(), how.groups, 0, 0};
+  const Scratch moments = make_moments(context, s, x, how.batch);
   const PlainVector w(context, weight), b(context, bias);
-  const Scratch moments(context.pool, groups * s.pieces * static_cast<int64_t>(sizeof(Moments)));
-  const Scratch coefficients(context.pool,
-                             how.batch * s.channels * static_cast<int64_t>(sizeof(Coefficients)));
-  launch(context.stream, {"group_norm_moments", groups * s.pieces, kThreads}, piece_moments_kernel, s,
-         moments.as<Moments>());
-  launch(context.stream, {"group_norm_coefficients", groups, kThreads}, group_coefficients_kernel, s,
-         moments.as<Moments>(), w.get(), b.get(), how.eps, coefficients.as<Coefficients>());
-  launch(context.stream, {"group_norm_apply", ceil_div(x.elements(), kThreads), kThreads},
-         apply_group_norm_kernel, out.as<float>(), out.row_stride, s, x.elements(),
-         coefficients.as<Coefficients>(), how.activation);
+  const int64_t lines = how.batch * s.channels;
+  const Scratch memory(context.pool, 3 * lines * static_cast<int64_t>(sizeof(float)));
+  const Coefficients k = {memory.as<float>(), memory.as<float>() + lines, memory.as<float>() + 2 * lines};
+  launch(context.stream, {"group_norm_coefficients", how.batch * how.groups, kThreads},
+         group_coefficients_kernel, s, moments.as<Moments>(), w.get(), b.get(), how.eps, k);
+  if (fits_vectors(x, kVector) && fits_vectors(out, kVector)) {
+    map<kVector>(context, out, s, how.batch, k, how.activation);
+  } else {
+    map<1>(context, out, s, how.batch, k, how.activation);
+  }
 }
 
 }  // namespace kotoba::cuda

@@ -1,99 +1,90 @@
 // linear: out [m, n] = activation(scale * (x [m, k] · w [n, k]ᵀ) + bias) * multiply + add, w of any dtype.
-#include "launch.h"
-#include "matmul_tile.cuh"
-#include "reduce.cuh"
-#include "variant.h"
+// This file chooses the route: which numbers are multiplied, and in what form the weights get there.
+#include "linear.h"
+
+#include "dense.h"
+#include "operands.h"
 
 namespace kotoba::cuda {
 namespace {
 
-struct LinearProblem {
-  MatmulSize size;
-  TensorView x, w;
-  RowEpilogue epilogue;
-  int arch;
-};
+constexpr int64_t kExpandedBytes = int64_t{64} << 20;  // of scratch, where weights are expanded for one use
 
-// ---- few rows: a warp to an output column, its lanes along k; every weight is read once
+// ---- 16-bit factors: weights that are stored otherwise are expanded, for good if there is room
 
-constexpr int kFewRows = 8;
-constexpr int kWarps = 4;  // to a block
+DenseProblem dense_problem(const LinearProblem& p, const Operand& x) {
+  return {.size = {p.size.m, p.size.n, padded(p.size.k)},
+          .dtype = p.rounded(),
+          .x = x.data,
+          .w = p.w.as<const uint16_t>(),
+          .x_stride = x.stride,
+          .w_stride = p.w.row_stride,
+          .epilogue = p.epilogue,
+          .arch = p.arch,
+          .multiprocessors = p.multiprocessors};
+}
 
-// How a lane reads weights of a plain dtype: one at a time, neighbouring lanes side by side.
-template <typename Weight>
-struct PlainChunks {
-  static constexpr int kWeights = 1;
-  static __device__ __forceinline__ void read(const std::byte* row, int64_t chunk, float* w) {
-    w[0] = Weight::decode(reinterpret_cast<const typename Weight::Stored*>(row)[chunk]);
-  }
-};
-template <typename Block>
-struct BlockChunks {
-  static constexpr int kWeights = Block::kWeights;
-  static __device__ __forceinline__ void read(const std::byte* row, int64_t chunk, float* w) {
-    decode_block(reinterpret_cast<const Block*>(row)[chunk], w);
-  }
-};
-
-template <typename Chunks>
-__global__ void __launch_bounds__(32 * kWarps)
-    linear_few_rows(MatmulSize size, const float* x, int64_t x_stride, const std::byte* w,
-                    int64_t w_row_bytes, RowEpilogue epilogue) {
-  const int64_t n = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
-  if (n >= size.n) return;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  float acc[kFewRows] = {};
-  for (int64_t chunk = lane; chunk < size.k / Chunks::kWeights; chunk += 32) {
-    float weights[Chunks::kWeights];
-    Chunks::read(w + n * w_row_bytes, chunk, weights);
-    const float* column = x + chunk * Chunks::kWeights;
-    KOTOBA_UNROLL(unroll 1)
-    for (int i = 0; i < Chunks::kWeights; ++i) {
-      const float weight = weights[i];
-      for (int r = 0; r < kFewRows; ++r)
-        if (r < size.m) acc[r] = fmaf(column[r * x_stride + i], weight, acc[r]);
-    }
-  }
-  for (int r = 0; r < kFewRows; ++r) {
-    const float sum = warp_sum(acc[r]);
-    if (r < size.m && lane == r) finish(epilogue, r, n, sum);
+// Some rows of the weights at a time.
+void run_dense_in_parts(const Context& context, const LinearProblem& p, DenseProblem dense) {
+  const int64_t row_bytes = 2 * dense.size.k;
+  const int64_t at_once = std::min(p.size.n, std::max<int64_t>(512, kExpandedBytes / row_bytes));
+  const Scratch expanded(context.pool, at_once * row_bytes);
+  dense.w = expanded.as<uint16_t>();
+  dense.w_stride = dense.size.k;
+  for (int64_t first = 0; first < p.size.n; first += at_once) {
+    TensorView rows = p.w;
+    rows.shape[0] = dense.size.n = std::min(at_once, p.size.n - first);
+    rows.data = p.w.row_bytes(first);
+    expand(context, expanded.as<uint16_t>(), rows, dense.dtype);
+    dense.epilogue = from_column(p.epilogue, first);
+    dense_matmul(context, dense);
   }
 }
 
-bool has_few_rows(const LinearProblem& p) { return p.size.m <= kFewRows; }
-
-void run_few_rows(const Context& context, const LinearProblem& p) {
-  const auto run = [&]<typename Chunks>() {
-    launch(context.stream, {"linear_few_rows", ceil_div(p.size.n, kWarps), 32 * kWarps},
-           linear_few_rows<Chunks>, p.size, p.x.as<float>(), p.x.row_stride, p.w.data,
-           dtype_bytes(p.w.dtype, p.w.row_stride), p.epilogue);
-  };
-  if (is_plain(p.w.dtype))
-    dispatch_plain(p.w.dtype, "linear",
-                   [&]<typename Weight>() { run.template operator()<PlainChunks<Weight>>(); });
-  else
-    dispatch_block(p.w.dtype, "linear",
-                   [&]<typename Block>() { run.template operator()<BlockChunks<Block>>(); });
+void run_dense(const Context& context, const LinearProblem& p) {
+  const Operand x = activation_operand(context, p.x, p.rounded());
+  DenseProblem dense = dense_problem(p, x);
+  if (p.w.dtype == dense.dtype && is_operand(p.w)) return dense_matmul(context, dense);
+  const WeightForm form = dense.dtype == DType::F16 ? WeightForm::kF16 : WeightForm::kBf16;
+  const std::byte* kept = context.forms.get(p.w, form, 2 * p.size.n * dense.size.k, [&](std::byte* out) {
+    expand(context, reinterpret_cast<uint16_t*>(out), p.w, dense.dtype);
+  });
+  if (!kept) return run_dense_in_parts(context, p, dense);
+  dense.w = reinterpret_cast<const uint16_t*>(kept);
+  dense.w_stride = dense.size.k;
+  dense_matmul(context, dense);
 }
 
 // ---- any problem
 
 void run_simt(const Context& context, const LinearProblem& p) {
-  matmul_simt(context, "linear_simt_64x64", p.size, plain_rows<F32Weight>(p.x), p.w, p.epilogue);
+  matmul_simt(context, "linear_simt_64x64", p.size, activation_rows(p.x), p.w, p.epilogue);
 }
 
-constexpr Variant<LinearProblem> kVariants[] = {
-    {"few_rows", has_few_rows, run_few_rows},
-    {"simt_64x64", [](const LinearProblem&) { return true; }, run_simt},
+// Costs are an order of preference.
+constexpr Variant<LinearProblem> kRoutes[] = {
+    {"gemv", [](const LinearProblem& p) { return gemv_fits(p) ? 1.0 : kUnfit; }, run_gemv},
+    {"fused_quant", [](const LinearProblem& p) { return quant_matmul_fits(p) ? 2.0 : kUnfit; },
+     run_quant_matmul},
+    {"split", [](const LinearProblem& p) { return split_fits(p) ? 3.0 : kUnfit; }, run_split},
+    {"dense", [](const LinearProblem& p) { return p.is_16_bit() ? 4.0 : kUnfit; }, run_dense},
+    {"simt_64x64", [](const LinearProblem& p) { return p.is_16_bit() ? kUnfit : 5.0; }, run_simt},
 };
 
 }  // namespace
 
-void linear(const Context& context, TensorView out, TensorView x, TensorView w, const Epilogue& epilogue) {
+void linear(const Context& context, TensorView out, TensorView x, TensorView w, const Epilogue& epilogue,
+            Precision precision) {
+  if (out.elements() == 0) return;
   const PlainVector bias(context, epilogue.bias);
-  const LinearProblem problem = {
-      {x.rows(), w.shape[0], x.cols()}, x, w, make_row_epilogue(out, epilogue, bias), context.arch};
-  run_variant(context, "linear", kVariants, problem);
+  const LinearProblem problem = {.size = {x.rows(), w.shape[0], x.cols()},
+                                 .x = x,
+                                 .w = w,
+                                 .epilogue = make_row_epilogue(out, epilogue, bias),
+                                 .precision = precision == Precision::kInt8 ? Precision::kFp32 : precision,
+                                 .arch = context.arch,
+                                 .multiprocessors = context.multiprocessors};
+  run_variant<LinearProblem>(context, "linear", {kRoutes}, problem);
 }
 
 }  // namespace kotoba::cuda

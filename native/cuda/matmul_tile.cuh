@@ -65,6 +65,17 @@ struct PlainRows {
   }
 };
 
+// Rows of activations.
+struct ActivationRows {
+  Numbers numbers;
+  int64_t stride;
+  __device__ __forceinline__ float operator()(int64_t row, int64_t k) const {
+    return numbers.load(row * stride + k);
+  }
+};
+
+inline ActivationRows activation_rows(const TensorView& x) { return {{x.data, x.dtype}, x.row_stride}; }
+
 template <typename Weight>
 PlainRows<Weight> plain_rows(const TensorView& w) {
   return {w.as<const typename Weight::Stored>(), w.row_stride};
@@ -72,10 +83,12 @@ PlainRows<Weight> plain_rows(const TensorView& w) {
 
 // Columns [first, first + …) of what an epilogue works on.
 inline RowEpilogue from_column(RowEpilogue e, int64_t first) {
-  e.out += first;
+  e.out.data += dtype_bytes(e.out.dtype, first);
+  e.pairs = e.pairs && first % 2 == 0;
+  e.quads = e.quads && first % 4 == 0;
   if (e.scale && !e.one_scale) e.scale += first;
   if (e.bias.data) e.bias.data += dtype_bytes(e.bias.dtype, first);
-  if (e.multiply) e.multiply += first;
+  if (e.multiply.data) e.multiply.data += dtype_bytes(e.multiply.dtype, first);
   if (e.add) e.add += first;
   return e;
 }
@@ -102,8 +115,8 @@ void matmul_simt(const Context& context, const char* op, const MatmulSize& size,
     floats.row_stride = size.k;
     decode(context, floats, rows);
     const MatmulSize part = {size.m, rows.shape[0], size.k};
-    launch(context.stream, {op, part.tiles(), kTileThreads}, matmul_simt_64x64<X, PlainRows<F32Weight>>, part,
-           x, plain_rows<F32Weight>(floats), from_column(epilogue, first));
+    launch(context.stream, {op, part.tiles(), kTileThreads}, matmul_simt_64x64<X, PlainRows<F32Number>>, part,
+           x, plain_rows<F32Number>(floats), from_column(epilogue, first));
   }
 }
 

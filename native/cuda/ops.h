@@ -9,7 +9,7 @@
 
 namespace kotoba::cuda {
 
-void linear(const Context&, TensorView out, TensorView x, TensorView w, const Epilogue&);
+void linear(const Context&, TensorView out, TensorView x, TensorView w, const Epilogue&, Precision);
 void attention(const Context&, TensorView out, TensorView q, TensorView k, TensorView v, const Attention&,
                const int32_t* distance_buckets);
 void rms_norm(const Context&, TensorView out, TensorView x, TensorView weight, float eps);
@@ -21,13 +21,15 @@ void head_norm_rope(const Context&, TensorView out, TensorView x, TensorView wei
 void copy_tokens(const Context&, TensorView out, TensorView x, const CopyTokens&);
 void activate(const Context&, TensorView out, TensorView x, Activation);
 void combine(const Context&, TensorView out, const Terms&);
-void conv2d(const Context&, TensorView out, TensorView x, TensorView w, const Epilogue&, const Conv2d&);
+void conv2d(const Context&, TensorView out, TensorView x, TensorView w, const Epilogue&, const Conv2d&,
+            Precision);
 void conv_weight(const Context&, TensorView out, TensorView w, int64_t taps);
 void group_norm(const Context&, TensorView out, TensorView x, TensorView weight, TensorView bias,
                 const GroupNorm&);
 void patchify(const Context&, TensorView out, TensorView x, const Patches&);
 void unpatchify(const Context&, TensorView out, TensorView x, const Patches&);
 void embedding(const Context&, Report&, TensorView out, TensorView table, TensorView ids, bool accumulate);
+Error unknown_token(int64_t id, int64_t position, int64_t rows);  // of an embedding's table
 void decode(const Context&, TensorView out, TensorView x);
 void transpose(const Context&, TensorView out, TensorView x);
 void require_finite(const Context&, Report&, TensorView x, std::string where);

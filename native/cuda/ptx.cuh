@@ -1,5 +1,5 @@
 // Hardware instructions that CUDA C++ has no name for; with ptx_sm90a.cuh the only inline PTX. Their models
-// are in sim/mma.h, sim/async_copy.h, sim/bulk_copy.h and sim/wgmma.h, function by function.
+// are in sim/convert.h, sim/mma.h, sim/async_copy.h, sim/bulk_copy.h and sim/wgmma.h, function by function.
 #pragma once
 
 #include "runtime.h"
@@ -7,6 +7,7 @@
 #ifdef KOTOBA_CUDA_SIM
 #include "sim/async_copy.h"
 #include "sim/bulk_copy.h"
+#include "sim/convert.h"
 #include "sim/mma.h"
 #include "sim/wgmma.h"
 #else
@@ -15,6 +16,41 @@ namespace kotoba::cuda::ptx {
 
 __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+// The same pointer, whose parts the compiler no longer knows: what is read at small distances from it shares one
+// computation of it, instead of having its own.
+template <typename T>
+__device__ __forceinline__ const T* opaque(const T* global) {
+  asm("" : "+l"(global));
+  __builtin_assume(__isGlobal(global));
+  return global;
+}
+
+// Two floats in one register, `low` in its low half, each rounded to the nearest, ties to even.
+__device__ __forceinline__ uint32_t pack_f16x2(float low, float high) {
+  uint32_t packed;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+__device__ __forceinline__ uint32_t pack_bf16x2(float low, float high) {
+  uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+
+// The value of an F16; every NaN becomes the GPU's own.
+__device__ __forceinline__ float f16_to_f32(uint16_t bits) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+  return value;
+}
+
+// 2^x by the special function unit: off by 2 units in the last place at most; results below 2^-126 are 0.
+__device__ __forceinline__ float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
 // ---- sm_80: tensor cores fed from registers

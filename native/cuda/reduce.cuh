@@ -18,17 +18,29 @@ __device__ __forceinline__ float warp_max(float v) {
   return v;
 }
 
-// The sum over all threads of the block, for all of them. Ends with the block's threads together.
+// Each v[i] becomes its sum over all threads of the block. Ends with the block's threads together.
+template <int kThreads, int kCount>
+__device__ __forceinline__ void block_sums(float (&v)[kCount]) {
+  KOTOBA_SHARED(parts, float[kCount][kThreads / 32]);
+  KOTOBA_UNROLL(unroll)
+  for (int i = 0; i < kCount; ++i) {
+    v[i] = warp_sum(v[i]);
+    if (threadIdx.x % 32 == 0) parts[i][threadIdx.x / 32] = v[i];
+  }
+  __syncthreads();
+  KOTOBA_UNROLL(unroll)
+  for (int i = 0; i < kCount; ++i) {
+    v[i] = 0;
+    for (int j = 0; j < kThreads / 32; ++j) v[i] += parts[i][j];
+  }
+  __syncthreads();  // parts may be used again
+}
+
 template <int kThreads>
 __device__ __forceinline__ float block_sum(float v) {
-  KOTOBA_SHARED(parts, float[kThreads / 32]);
-  v = warp_sum(v);
-  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = v;
-  __syncthreads();
-  float sum = 0;
-  for (int i = 0; i < kThreads / 32; ++i) sum += parts[i];
-  __syncthreads();  // parts may be used again
-  return sum;
+  float sums[1] = {v};
+  block_sums<kThreads>(sums);
+  return sums[0];
 }
 
 }  // namespace kotoba::cuda

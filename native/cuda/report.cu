@@ -31,26 +31,45 @@ void Report::reset() {
 }
 
 ReportState* Report::begin(Describe describe) {
-  checks_.push_back(std::move(describe));
+  ++last_;
+  if (captured_) {
+    captured_->push_back(last_);
+    captured_checks_.emplace(last_, std::move(describe));
+  } else {
+    checks_.emplace(last_, std::move(describe));
+    expects_ = true;
+  }
   return state_.as<ReportState>();
 }
 
 void Report::settle(const int32_t* values, int64_t cols, int64_t row_stride) {
-  launch(context_.stream, {"settle_report", 1, 1}, settle_report_kernel, state_.as<ReportState>(),
-         static_cast<int32_t>(checks_.size()), values, cols, row_stride);
+  launch(context_.stream, {"settle_report", 1, 1}, settle_report_kernel, state_.as<ReportState>(), last_,
+         values, cols, row_stride);
 }
 
 void Report::raise() {
-  if (checks_.empty()) return;
+  if (!expects_) return;
   ReportState found = {};
   check(cudaMemcpyAsync(&found, state_.as<ReportState>(), sizeof found, cudaMemcpyDeviceToHost,
                         context_.stream.get()),
         "reading the report");
   context_.stream.wait();
-  const std::vector<Describe> checks = std::exchange(checks_, {});
+  expects_ = false;
+  const Checks checks = std::exchange(checks_, {});
   if (found.check == 0) return;
   reset();
-  throw checks[static_cast<size_t>(found.check - 1)](found.at, found.bits);
+  const auto own = checks.find(found.check);
+  throw(own != checks.end() ? own->second : captured_checks_.at(found.check))(found.at, found.bits);
+}
+
+std::vector<int32_t> Report::end_capture() {
+  std::vector<int32_t> captured = std::move(*captured_);
+  captured_.reset();
+  return captured;
+}
+
+void Report::forget(const std::vector<int32_t>& captured) {
+  for (const int32_t check : captured) captured_checks_.erase(check);
 }
 
 }  // namespace kotoba::cuda

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <functional>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,7 +16,7 @@ namespace kotoba::cuda {
 struct ReportState {
   static constexpr unsigned long long kNone = ~0ull;
   unsigned long long position;  // of the first mistake that the running check saw; kNone between checks
-  int32_t check;                // the first check that failed, counted from 1; 0: none did
+  int32_t check;                // the first check that failed, by its number from 1 on; 0: none did
   int32_t bits;                 // what it found
   int64_t at;                   // and where
 };
@@ -34,12 +36,22 @@ class Report {
   // Waits, and throws what the first check that failed since the last call found.
   void raise();
 
+  // Checks between the two belong to a graph, which runs them at every launch: they are known until forget().
+  void begin_capture() { captured_.emplace(); }
+  std::vector<int32_t> end_capture();
+  void forget(const std::vector<int32_t>& captured);
+  void expect() { expects_ = true; }  // such a graph was launched
+
  private:
+  using Checks = std::map<int32_t, Describe>;
   void reset();
 
   const Context& context_;
   Scratch state_;
-  std::vector<Describe> checks_;
+  Checks checks_, captured_checks_;  // since the last raise(), and of graphs
+  std::optional<std::vector<int32_t>> captured_;
+  int32_t last_ = 0;
+  bool expects_ = false;
 };
 
 }  // namespace kotoba::cuda

@@ -8,7 +8,8 @@
 
 namespace kotoba::cuda {
 
-// Throws ERR_DEVICE, naming what failed, unless `status` is success.
+// Throws unless `status` is success, naming what failed: ERR_OUT_OF_MEMORY, ERR_DEVICE_LOST if this process
+// cannot use the GPU again, else ERR_DEVICE.
 void check(cudaError_t status, const char* what);
 
 // "2.50 GiB", "640 bytes"

@@ -31,6 +31,10 @@ class Stream {
   void record(const Event& event) const {
     check(cudaEventRecord(event.get(), stream_), "recording an event");
   }
+  // What comes later on this stream runs after what was recorded on another one.
+  void wait_for(const Event& event) const {
+    check(cudaStreamWaitEvent(stream_, event.get(), 0), "ordering two streams");
+  }
   void wait() const { check(cudaStreamSynchronize(stream_), "running the queued work"); }
   cudaStream_t get() const { return stream_; }
 

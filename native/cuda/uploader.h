@@ -1,47 +1,47 @@
-// Weights go from the mapped file to the device on a thread and a stream of their own, so that loading a
-// model blocks neither JavaScript nor the ops of another one.
+// A thread with a stream of its own that copies from mapped files to the device, so that loading a model
+// blocks neither JavaScript nor the ops of another one.
 #pragma once
 
 #include <condition_variable>
 #include <deque>
-#include <exception>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
 
-#include "../backend.h"
-#include "../mapped_file.h"
-#include "stream.h"
+#include "staging.h"
 
 namespace kotoba::cuda {
 
 class Uploader {
  public:
-  explicit Uploader(int device);
+  struct Engine {
+    Stream stream;
+    Staging staging;
+  };
+  // Throws nothing: what goes wrong is for the job to keep.
+  using Job = std::function<void(Uploader&)>;
+  enum class When { kNow, kSoon, kLater };  // an op waits for it; one will; nobody knows
+
+  explicit Uploader(int device) : device_(device), thread_([this] { run(); }) {}
   ~Uploader();  // drops what has not begun
   Uploader(const Uploader&) = delete;
   Uploader& operator=(const Uploader&) = delete;
 
-  // `to` is kept alive until the copy is done. From any thread.
-  void add(BlockPtr to, std::shared_ptr<MappedFile> file, int64_t offset, int64_t bytes);
-  // Returns when everything added so far has arrived; throws what went wrong with it, once.
-  void wait();
+  void add(When when, Job job);  // from any thread
+  Engine& engine();              // for jobs; made when it is first asked for
 
  private:
-  struct Job {
-    BlockPtr to;
-    std::shared_ptr<MappedFile> file;
-    int64_t offset, bytes;
-  };
+  static constexpr size_t kUrgencies = 3;
+  std::deque<Job>* next_jobs();
   void run();
 
-  int device_;
+  const int device_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Job> jobs_;
-  bool busy_ = false, stopping_ = false;
-  std::atomic<int64_t> open_{0};  // jobs that are not done
-  std::exception_ptr failure_;
+  std::deque<Job> jobs_[kUrgencies];  // by When
+  bool stopping_ = false;
+  std::unique_ptr<Engine> engine_;
   std::thread thread_;  // last: starts when everything else is ready
 };
 

@@ -10,57 +10,28 @@
 #ifdef __CUDACC__
 #pragma nv_diagnostic pop
 #endif
-#include "../errors.h"
-#include "../tensor_view.h"
-#include "runtime.h"
+#include "numbers.cuh"
 
 namespace kotoba::cuda {
 
-// ---- plain dtypes: Stored is what lies in memory
-
-struct F32Weight {
-  using Stored = float;
-  static __device__ __forceinline__ float decode(float v) { return v; }
-};
-struct F64Weight {
-  using Stored = double;
-  static __device__ __forceinline__ float decode(double v) { return static_cast<float>(v); }
-};
-struct F16Weight {
-  using Stored = uint16_t;
-  static __device__ __forceinline__ float decode(uint16_t v) { return f16_to_f32(v); }
-};
-struct BF16Weight {
-  using Stored = uint16_t;
-  static __device__ __forceinline__ float decode(uint16_t v) { return bf16_to_f32(v); }
-};
-struct F8E4M3Weight {
-  using Stored = uint8_t;
-  static __device__ __forceinline__ float decode(uint8_t v) { return f8_e4m3_to_f32(v); }
-};
-struct F8E5M2Weight {
-  using Stored = uint8_t;
-  static __device__ __forceinline__ float decode(uint8_t v) { return f8_e5m2_to_f32(v); }
-};
-
 inline bool is_plain(DType dtype) { return info(dtype).block == 1; }
 
-// f.template operator()<Weight>() with the plain Weight of `dtype`.
+// f.template operator()<Weight>() with the Number of the plain `dtype`.
 template <typename F>
 void dispatch_plain(DType dtype, const char* op, F f) {
   switch (dtype) {
     case DType::F32:
-      return f.template operator()<F32Weight>();
+      return f.template operator()<F32Number>();
     case DType::F64:
-      return f.template operator()<F64Weight>();
+      return f.template operator()<F64Number>();
     case DType::F16:
-      return f.template operator()<F16Weight>();
+      return f.template operator()<F16Number>();
     case DType::BF16:
-      return f.template operator()<BF16Weight>();
+      return f.template operator()<BF16Number>();
     case DType::F8_E4M3:
-      return f.template operator()<F8E4M3Weight>();
+      return f.template operator()<F8E4M3Number>();
     case DType::F8_E5M2:
-      return f.template operator()<F8E5M2Weight>();
+      return f.template operator()<F8E5M2Number>();
     default:
       throw Error("ERR_ARGUMENT",
                   detail::join(op, ": expected weights of a float type, got ", info(dtype).name));

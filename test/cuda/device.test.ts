@@ -1,4 +1,4 @@
-/** What is special about the CUDA device: names, errors, memory, deferred checks, variants. Runs on its simulation. */
+/** What is special about the CUDA device: names, errors, memory, deferred checks. Runs on its simulation. */
 import { existsSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
 import { TARGETS } from '../support/devices.js';
-import { matmul, maxAbsDifference, normal } from '../support/reference.js';
+import { normal } from '../support/reference.js';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 const builds = dirname(process.env['KOTOBA_ADDON'] ?? join(root, 'build/Release/kotoba.node'));
@@ -118,31 +118,5 @@ describe.runIf(TARGETS.includes('cuda-sim'))('cuda-sim', () => {
     expect(() => Device.open('cuda-sim')).toThrow(
       coded('ERR_ARGUMENT', /KOTOBA_VRAM: expected a number of MiB/),
     );
-  });
-
-  test.each(['few_rows', 'simt_64x64'])('linear, variant %s', async (variant) => {
-    process.env['KOTOBA_VARIANT'] = `attention:simt_16x32,linear:${variant}`;
-    for (const [m, n, k] of [
-      [1, 1, 1],
-      [3, 65, 77],
-      [8, 64, 200],
-    ] as const) {
-      const [x, w] = [normal(m * k, 1), normal(n * k, 2)];
-      using xt = device.from(x, [m, k]);
-      using wt = device.from(w, [n, k]);
-      using out = ops.linear(xt, { weight: wt });
-      const expected = matmul(x, w, m, n, k);
-      const largest = expected.reduce((a, v) => Math.max(a, Math.abs(v)), 1);
-      expect(maxAbsDifference(await out.read(), expected)).toBeLessThan(
-        4 * 2 ** -24 * Math.sqrt(k) * largest,
-      );
-    }
-  });
-
-  test('a variant that does not exist is an error that names those that do', async () => {
-    process.env['KOTOBA_VARIANT'] = 'linear:magic';
-    using x = device.from(normal(4, 1), [2, 2]);
-    const job = device.run(async () => ops.linear(x, { weight: x }).dispose());
-    await expect(job).rejects.toThrow(coded('ERR_ARGUMENT', /no variant magic; it has few_rows, simt_64x64/));
   });
 });

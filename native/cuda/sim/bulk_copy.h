@@ -3,19 +3,24 @@
 // one.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "block.h"
+#include "memory.h"
+
+#define KOTOBA_SM90A
 
 namespace kotoba::cuda {
 
-// A matrix in global memory that TMA reads boxes of, with 128-byte swizzle. The simulator's form of
-// CUtensorMap.
+// A tensor of 16-bit numbers in global memory that TMA reads boxes of, with 128-byte swizzle. The simulator's
+// form of CUtensorMap; ../tensor_map.h makes both. Dimensions that are not there have size 1.
 struct TensorMap {
   const std::byte* data;
-  int64_t rows, cols, row_bytes;
-  int box_rows, box_cols;
-  int element_bytes;
+  int rank;
+  int64_t size[4], stride_bytes[4];  // of each dimension, neighbouring numbers first
+  int box[4];
 };
 
 }  // namespace kotoba::cuda
@@ -47,6 +52,70 @@ inline void complete_if_done(Barrier& barrier) {
 // Where 128-byte swizzle puts a byte of a tile: bits 4…6 of an address are mixed with bits 7…9.
 inline size_t swizzle_128(size_t offset) { return offset ^ (offset >> 7 & 7) << 4; }
 
+using Place = std::array<int64_t, 4>;  // one index for each dimension
+
+// Calls visit(place) for every place of a box of these sizes, the first dimension fastest.
+template <typename Visit>
+void for_each_place(const int (&box)[4], Visit visit) {
+  Place p;
+  for (p[3] = 0; p[3] < box[3]; ++p[3])
+    for (p[2] = 0; p[2] < box[2]; ++p[2])
+      for (p[1] = 0; p[1] < box[1]; ++p[1])
+        for (p[0] = 0; p[0] < box[0]; ++p[0]) visit(p);
+}
+
+// The box of `map` from `from` on, as the copy engine writes it; zeros where it leaves the tensor.
+inline void copy_box(std::byte* shared, const cuda::TensorMap& map, const Place& from) {
+  size_t offset = 0;
+  for_each_place(map.box, [&](const Place& p) {
+    std::byte* to = shared + swizzle_128(offset);
+    const std::byte* number = map.data;
+    bool inside = true;
+    for (int d = 0; d < 4; ++d) {
+      const int64_t at = from[d] + p[d];
+      inside &= at >= 0 && at < map.size[d];
+      number += at * map.stride_bytes[d];
+    }
+    if (inside)
+      std::memcpy(to, number, 2);
+    else
+      std::memset(to, 0, 2);
+    offset += 2;
+  });
+}
+
+// Faults unless the box's numbers inside of the tensor lie in a device buffer and the target in shared
+// memory: what copies later is no thread, so it has to be known here.
+inline void check_box(const std::byte* shared, size_t bytes, const cuda::TensorMap& map, const Place& from) {
+  if (reinterpret_cast<uintptr_t>(shared) % 1024) fault("TMA: the target is not 1024-aligned");
+  const std::byte* dynamic = current_block->dynamic_shared();
+  if (shared < dynamic || shared + bytes > dynamic + current_block->shape().dynamic_shared)
+    fault("TMA: the target is not in the block's dynamic shared memory");
+  const std::byte *first = map.data, *last = map.data;
+  for (int d = 0; d < 4; ++d) {
+    const int64_t start = std::max<int64_t>(from[d], 0), end = std::min(from[d] + map.box[d], map.size[d]);
+    if (start >= end) return;  // all zeros
+    first += start * map.stride_bytes[d];
+    last += (end - 1) * map.stride_bytes[d];
+  }
+  if (!memory().holds(first, static_cast<size_t>(last - first) + 2))
+    fault("TMA: read of " + memory().describe(memory().holds(first, 2) ? last : first));
+}
+
+inline void tma_load(void* shared, const cuda::TensorMap& map, uint64_t* word, int rank, const Place& from) {
+  if (map.rank != rank) fault("TMA: the map has another number of dimensions than the instruction");
+  barrier_at(word, "TMA");
+  const size_t bytes = size_t{2} * map.box[0] * map.box[1] * map.box[2] * map.box[3];
+  check_box(static_cast<const std::byte*>(shared), bytes, map, from);
+  std::memset(shared, 0xff, bytes);
+  current_block->later([=] {
+    copy_box(static_cast<std::byte*>(shared), map, from);
+    auto& barrier = *reinterpret_cast<Barrier*>(word);
+    barrier.bytes -= static_cast<int64_t>(bytes);
+    complete_if_done(barrier);
+  });
+}
+
 }  // namespace kotoba::sim
 
 namespace kotoba::cuda::ptx {
@@ -76,29 +145,14 @@ inline void mbarrier_wait(uint64_t* word, int parity) {
 }
 
 inline void fence_mbarrier_init() {}
+inline void fence_async_proxy() {}
 
-// The box of `map` from (row, col) on to shared memory, zeros where it leaves the matrix.
 inline void tma_load_2d(void* shared, const TensorMap* map, uint64_t* word, int col, int row) {
-  if (reinterpret_cast<uintptr_t>(shared) % 1024) sim::fault("TMA: the target is not 1024-aligned");
-  sim::barrier_at(word, "TMA");
-  const TensorMap m = *map;
-  const size_t bytes = static_cast<size_t>(m.box_rows) * m.box_cols * m.element_bytes;
-  std::memset(shared, 0xff, bytes);
-  sim::current_block->later([=] {
-    for (int r = 0; r < m.box_rows; ++r)
-      for (int c = 0; c < m.box_cols; ++c) {
-        const auto at = (static_cast<size_t>(r) * m.box_cols + c) * m.element_bytes;
-        std::byte* to = static_cast<std::byte*>(shared) + sim::swizzle_128(at);
-        const int64_t y = int64_t{row} + r, x = int64_t{col} + c;
-        if (y >= 0 && x >= 0 && y < m.rows && x < m.cols)
-          std::memcpy(to, m.data + y * m.row_bytes + x * m.element_bytes, m.element_bytes);
-        else
-          std::memset(to, 0, m.element_bytes);
-      }
-    auto& barrier = *reinterpret_cast<sim::Barrier*>(word);
-    barrier.bytes -= static_cast<int64_t>(bytes);
-    sim::complete_if_done(barrier);
-  });
+  sim::tma_load(shared, *map, word, 2, {col, row, 0, 0});
 }
+inline void tma_load_4d(void* shared, const TensorMap* map, uint64_t* word, int i0, int i1, int i2, int i3) {
+  sim::tma_load(shared, *map, word, 4, {i0, i1, i2, i3});
+}
+inline void prefetch_map(const TensorMap*) {}
 
 }  // namespace kotoba::cuda::ptx

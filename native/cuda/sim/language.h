@@ -35,6 +35,21 @@ inline void __syncthreads(const std::source_location& at = std::source_location:
   meet(current_block->barrier(), current_block->threads(), 0, nullptr, "__syncthreads", at, [](void**) {});
 }
 
+// Blocks run one after the other: what one wrote, the next one sees.
+inline void __threadfence() {}
+
 inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
 inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
+// Bytes of x (0…3) and y (4…7), chosen by the low three bits of the selector's four lowest nibbles.
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+  const uint64_t bytes = uint64_t{y} << 32 | x;
+  unsigned chosen = 0;
+  for (int i = 0; i < 4; ++i)
+    chosen |= static_cast<unsigned>(bytes >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
+  return chosen;
+}
+// The low half of high:low, shifted right by the low five bits of `bits`.
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned bits) {
+  return static_cast<unsigned>((uint64_t{high} << 32 | low) >> (bits & 31));
+}
 inline float rsqrtf(float x) { return 1 / std::sqrt(x); }

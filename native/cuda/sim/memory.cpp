@@ -3,8 +3,9 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
+
+#include "failures.h"
 
 namespace kotoba::sim {
 namespace {
@@ -18,12 +19,6 @@ size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 }  // namespace
 
-// KOTOBA_SIM_MEMORY, MiB: a small one tests what happens when a GPU is full.
-Memory::Memory() {
-  const char* text = std::getenv("KOTOBA_SIM_MEMORY");
-  capacity_ = (text ? std::strtoull(text, nullptr, 10) : 8192) << 20;
-}
-
 Memory& memory() {
   static auto* instance = new Memory;  // outlives the threads that still use it at exit
   return *instance;
@@ -32,7 +27,7 @@ Memory& memory() {
 void* Memory::allocate(size_t bytes) {
   const std::lock_guard lock(mutex_);
   const size_t data_bytes = round_up(std::max<size_t>(bytes, 1), kAlignment);
-  if (data_bytes > capacity_ || used_ + data_bytes > capacity_) return nullptr;
+  if (used_ + data_bytes > card_memory()) return nullptr;
   const size_t pages = round_up(data_bytes, kPage);
   void* area =
       mmap(nullptr, pages + 2 * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

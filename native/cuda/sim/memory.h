@@ -14,7 +14,7 @@ namespace kotoba::sim {
 
 class Memory {
  public:
-  // At least 64-aligned, filled with NaNs; null when `capacity` bytes would be passed.
+  // At least 64-aligned, filled with NaNs; null when the card is full.
   void* allocate(size_t bytes);
   // The memory becomes inaccessible once every piece of work with a ticket below `ticket` is done.
   bool free(void* data, uint64_t ticket);
@@ -27,8 +27,6 @@ class Memory {
   std::optional<std::string> overrun() const;
 
   size_t used() const;
-  size_t capacity() const { return capacity_; }
-  Memory();
 
  private:
   struct Buffer {
@@ -45,7 +43,6 @@ class Memory {
   std::deque<char*> dying_;          // freed, their work not done
   std::deque<Buffer> quarantine_;    // inaccessible, address space not given back
   size_t used_ = 0;
-  size_t capacity_;
 };
 
 Memory& memory();

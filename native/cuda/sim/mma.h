@@ -2,13 +2,19 @@
 // comments, `g` is lane / 4 and `t` lane % 4.
 #pragma once
 
+#include <immintrin.h>
+
 #include "../../float_formats.h"
 #include "warp.h"
 
 namespace kotoba::sim {
 
-inline float bf16_bits_to_float(uint16_t bits) { return bf16_to_f32(bits); }
-inline float f16_bits_to_float(uint16_t bits) { return f16_to_f32(bits); }
+// Numbers of 16 bits as floats.
+inline float bf16_value(uint16_t bits) { return bf16_to_f32(bits); }
+inline float f16_value(uint16_t bits) { return _cvtsh_ss(bits); }
+
+// A row of eight sums: the simulated products of a row go side by side, each still summed in the order of k.
+typedef float FloatRow __attribute__((vector_size(32)));
 
 struct MmaOperands {
   float* d;           // [4]: rows g, g, g + 8, g + 8; columns 2t, 2t + 1, 2t, 2t + 1
@@ -21,7 +27,8 @@ template <float (*decode)(uint16_t)>
 void mma_m16n8k16(MmaOperands mine, const std::source_location& at) {
   Meeting& meeting = current_block->warp_meeting(current_thread->rank / 32, 0xffffffffu);
   meet(meeting, 32, current_thread->lane(), &mine, "mma.sync", at, [](void** parts) {
-    float a[16][16], b[16][8];
+    float a[16][16];
+    FloatRow b[16], d[16];
     for (int lane = 0; lane < 32; ++lane) {
       const auto& own = *static_cast<MmaOperands*>(parts[lane]);
       const int g = lane / 4, t = lane % 4;
@@ -31,14 +38,13 @@ void mma_m16n8k16(MmaOperands mine, const std::source_location& at) {
         for (int r = 0; r < 2; ++r)
           b[2 * t + r * 8 + half][g] = decode(static_cast<uint16_t>(own.b[r] >> 16 * half));
       }
+      for (int r = 0; r < 4; ++r) d[g + r / 2 * 8][2 * t + r % 2] = own.d[r];
     }
-    for (int lane = 0; lane < 32; ++lane) {
-      const auto& own = *static_cast<MmaOperands*>(parts[lane]);
-      for (int r = 0; r < 4; ++r) {
-        const int row = lane / 4 + r / 2 * 8, col = lane % 4 * 2 + r % 2;
-        for (int k = 0; k < 16; ++k) own.d[r] += a[row][k] * b[k][col];
-      }
-    }
+    for (int row = 0; row < 16; ++row)
+      for (int k = 0; k < 16; ++k) d[row] += a[row][k] * b[k];
+    for (int lane = 0; lane < 32; ++lane)
+      for (int r = 0; r < 4; ++r)
+        static_cast<MmaOperands*>(parts[lane])->d[r] = d[lane / 4 + r / 2 * 8][lane % 4 * 2 + r % 2];
   });
 }
 
@@ -76,10 +82,10 @@ namespace kotoba::cuda::ptx {
 #define KOTOBA_HERE const std::source_location& at = std::source_location::current()
 
 inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], KOTOBA_HERE) {
-  sim::mma_m16n8k16<sim::bf16_bits_to_float>({d, a, b}, at);
+  sim::mma_m16n8k16<sim::bf16_value>({d, a, b}, at);
 }
 inline void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], KOTOBA_HERE) {
-  sim::mma_m16n8k16<sim::f16_bits_to_float>({d, a, b}, at);
+  sim::mma_m16n8k16<sim::f16_value>({d, a, b}, at);
 }
 inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, KOTOBA_HERE) {
   sim::ldmatrix_x4<false>(r, row, at);

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "failures.h"
 #include "memory.h"
 
 namespace kotoba::sim {
@@ -18,32 +19,32 @@ namespace kotoba::sim {
 using Work = std::function<void()>;
 
 // Tickets number all work in the order it was given, over all streams.
+struct GraphState {
+  std::vector<Work> work;
+};
 struct StreamState : std::enable_shared_from_this<StreamState> {
   struct Pending {
     uint64_t ticket;
     Work run;
   };
   std::deque<Pending> pending;
-  GraphState* capturing = nullptr;
+  std::unique_ptr<GraphState> capturing;
+  bool capture_failed = false;      // by a call that a capture cannot hold
   cudaError_t error = cudaSuccess;  // of work that ran; the next wait reports it
 };
 struct EventState {
   std::shared_ptr<StreamState> stream;
   uint64_t ticket = 0;
-};
-struct GraphState {
-  std::vector<Work> work;
+  bool captured = false;  // recorded in a capture: it is of its graph only
 };
 
 namespace {
 
 constexpr size_t kPileUp = 512;  // pieces of work that a stream may hold back
-constexpr int kDevices = 2;
 
 std::recursive_mutex mutex;  // one call at a time
 std::map<StreamState*, std::shared_ptr<StreamState>> streams;
 std::map<const char*, size_t> pinned;  // host memory by its start
-std::string fault_text;
 std::atomic<uint64_t> next_ticket{1};
 std::atomic<int64_t> pending_count{0};
 thread_local cudaError_t last_error = cudaSuccess;
@@ -57,17 +58,22 @@ void reclaim_memory() {
   memory().reclaim(oldest);
 }
 
+void drop_pending_but_one(StreamState& stream) {
+  pending_count -= static_cast<int64_t>(stream.pending.size()) - 1;
+  stream.pending.resize(1);
+}
+
 // Does the stream's work up to and including `ticket`. After a fault its other work is lost.
 void run_through(StreamState& stream, uint64_t ticket) {
   while (!stream.pending.empty() && stream.pending.front().ticket <= ticket) {
     const Work work = std::move(stream.pending.front().run);
     try {
-      work();
+      if (lost() == cudaSuccess) work();
+      if (lost() != cudaSuccess) drop_pending_but_one(stream);
     } catch (const Fault& fault) {
-      fault_text = fault.what();
+      set_fault(fault.what());
       stream.error = cudaErrorLaunchFailure;
-      pending_count -= static_cast<int64_t>(stream.pending.size()) - 1;
-      stream.pending.resize(1);
+      drop_pending_but_one(stream);
     }
     stream.pending.pop_front();
     --pending_count;
@@ -75,9 +81,20 @@ void run_through(StreamState& stream, uint64_t ticket) {
   }
 }
 
-cudaError_t take_error(StreamState& stream) { return std::exchange(stream.error, cudaSuccess); }
+cudaError_t take_error(StreamState& stream) {
+  const cudaError_t error = std::exchange(stream.error, cudaSuccess);
+  return lost() == cudaSuccess ? error : lost();
+}
+
+// A capture that meets `error` comes to nothing.
+cudaError_t fail_capture(StreamState& stream, cudaError_t error) {
+  stream.capture_failed = true;
+  return error;
+}
 
 cudaError_t submit(StreamState& stream, Work work) {
+  if (lost() != cudaSuccess) return lost();
+  if (stream.capture_failed) return cudaErrorStreamCaptureInvalidated;
   if (stream.capturing) {
     stream.capturing->work.push_back(std::move(work));
     return cudaSuccess;
@@ -127,15 +144,15 @@ void checked_copy(const Rows& rows, cudaMemcpyKind kind) {
 cudaError_t submit_copy(StreamState& stream, Rows rows, cudaMemcpyKind kind) {
   if (rows.width == 0 || rows.rows == 0) return cudaSuccess;
   if (kind == cudaMemcpyHostToDevice && !is_pinned(rows.from, rows.from_bytes())) {
-    if (stream.capturing) return cudaErrorStreamCaptureUnsupported;
+    if (stream.capturing) return fail_capture(stream, cudaErrorStreamCaptureUnsupported);
     auto staged = std::make_shared<std::vector<char>>(rows.from, rows.from + rows.from_bytes());
     rows.from = staged->data();
     return submit(stream, [rows, kind, staged] { checked_copy(rows, kind); });
   }
   const bool waits = kind == cudaMemcpyDeviceToHost && !is_pinned(rows.to, rows.to_bytes());
-  if (waits && stream.capturing) return cudaErrorStreamCaptureUnsupported;
-  submit(stream, [rows, kind] { checked_copy(rows, kind); });
-  if (!waits) return cudaSuccess;
+  if (waits && stream.capturing) return fail_capture(stream, cudaErrorStreamCaptureUnsupported);
+  const cudaError_t error = submit(stream, [rows, kind] { checked_copy(rows, kind); });
+  if (error != cudaSuccess || !waits) return error;
   run_through(stream, UINT64_MAX);
   return take_error(stream);
 }
@@ -151,55 +168,30 @@ void launch(cudaStream_t stream, const LaunchShape& shape, std::function<void()>
     last_error = cudaErrorInvalidConfiguration;
     return;
   }
-  submit(*stream, [shape, kernel = std::move(kernel)] { run_grid(shape, kernel); });
+  last_error = has_kernels() ? submit(*stream,
+                                      [shape, kernel = std::move(kernel)] {
+                                        count_launch();
+                                        run_grid(shape, kernel);
+                                      })
+                             : cudaErrorNoKernelImageForDevice;
 }
 
 }  // namespace kotoba::sim
 
 using namespace kotoba::sim;
 
-const char* cudaGetErrorName(cudaError_t error) {
-  switch (error) {
-    case cudaSuccess:
-      return "cudaSuccess";
-    case cudaErrorMemoryAllocation:
-      return "cudaErrorMemoryAllocation";
-    case cudaErrorInvalidConfiguration:
-      return "cudaErrorInvalidConfiguration";
-    case cudaErrorInvalidDevice:
-      return "cudaErrorInvalidDevice";
-    case cudaErrorLaunchFailure:
-      return "cudaErrorLaunchFailure";
-    case cudaErrorStreamCaptureUnsupported:
-      return "cudaErrorStreamCaptureUnsupported";
-    default:
-      return "cudaErrorInvalidValue";
-  }
+cudaError_t cudaGetLastError() {
+  const cudaError_t error = std::exchange(last_error, cudaSuccess);
+  return error == cudaSuccess ? lost() : error;
 }
 
-const char* cudaGetErrorString(cudaError_t error) {
-  const Lock lock(mutex);
-  static thread_local std::string text;
-  text = error == cudaErrorLaunchFailure ? fault_text : cudaGetErrorName(error);
-  return text.c_str();
-}
-
-cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
-
-cudaError_t cudaDriverGetVersion(int* version) { return *version = 13000, cudaSuccess; }
-cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 13000, cudaSuccess; }
-cudaError_t cudaGetDeviceCount(int* count) { return *count = kDevices, cudaSuccess; }
-cudaError_t cudaSetDevice(int device) {
-  return device >= 0 && device < kDevices ? cudaSuccess : cudaErrorInvalidDevice;
-}
-
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  if (const cudaError_t error = cudaSetDevice(device)) return error;
-  *properties = {"simulated GPU", 9, 0, 4, memory().capacity(), Block::kAllShared};
-  return cudaSuccess;
-}
-
+// Where memory is short, what was freed before is waited for, as cudaFree does on a GPU.
 cudaError_t cudaMalloc(void** data, size_t bytes) {
+  if (lost() != cudaSuccess) return lost();
+  *data = memory().allocate(bytes);
+  if (*data) return cudaSuccess;
+  const Lock lock(mutex);
+  for (const auto& [_, stream] : streams) run_through(*stream, UINT64_MAX);
   *data = memory().allocate(bytes);
   return *data ? cudaSuccess : cudaErrorMemoryAllocation;
 }
@@ -213,12 +205,13 @@ cudaError_t cudaFree(void* data) {
 }
 
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  *total = memory().capacity();
+  *total = card_memory();
   *free = *total - memory().used();
   return cudaSuccess;
 }
 
 cudaError_t cudaHostAlloc(void** data, size_t bytes, unsigned) {
+  if (lost() != cudaSuccess) return lost();
   const Lock lock(mutex);
   *data = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
   if (!*data) return cudaErrorMemoryAllocation;
@@ -234,6 +227,7 @@ cudaError_t cudaFreeHost(void* data) {
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  if (lost() != cudaSuccess) return lost();
   const Lock lock(mutex);
   auto state = std::make_shared<StreamState>();
   *stream = state.get();
@@ -250,7 +244,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const Lock lock(mutex);
-  if (stream->capturing) return cudaErrorStreamCaptureUnsupported;
+  if (stream->capturing) return fail_capture(*stream, cudaErrorStreamCaptureUnsupported);
   run_through(*stream, UINT64_MAX);
   return take_error(*stream);
 }
@@ -258,6 +252,9 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   const Lock lock(mutex);
   if (!event->stream) return cudaSuccess;  // never recorded
+  if (event->captured != (stream->capturing != nullptr))
+    return fail_capture(*stream, cudaErrorStreamCaptureIsolation);
+  if (event->captured) return cudaSuccess;  // of the same stream, which is ordered
   return submit(*stream, [other = event->stream, ticket = event->ticket] { run_through(*other, ticket); });
 }
 
@@ -270,12 +267,14 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const Lock lock(mutex);
   event->stream = stream->shared_from_this();
   event->ticket = next_ticket - 1;
+  event->captured = stream->capturing != nullptr;
   return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const Lock lock(mutex);
   if (!event->stream) return cudaSuccess;
+  if (event->captured) return cudaErrorCapturedEvent;
   run_through(*event->stream, event->ticket);
   return take_error(*event->stream);
 }
@@ -304,14 +303,20 @@ cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t st
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   const Lock lock(mutex);
   if (stream->capturing) return cudaErrorInvalidValue;
-  stream->capturing = new GraphState;
+  if (lost() != cudaSuccess) return lost();
+  stream->capturing = std::make_unique<GraphState>();
+  stream->capture_failed = false;
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   const Lock lock(mutex);
-  *graph = std::exchange(stream->capturing, nullptr);
-  return *graph ? cudaSuccess : cudaErrorInvalidValue;
+  *graph = nullptr;
+  if (!stream->capturing) return cudaErrorInvalidValue;
+  const std::unique_ptr<GraphState> captured = std::move(stream->capturing);
+  if (std::exchange(stream->capture_failed, false)) return cudaErrorStreamCaptureInvalidated;
+  *graph = new GraphState(*captured);
+  return cudaSuccess;
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
@@ -321,7 +326,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   const Lock lock(mutex);
   for (const Work& work : exec->work) submit(*stream, work);
-  return cudaSuccess;
+  return lost();
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }

@@ -82,6 +82,47 @@ SIM_TEST(a_graph_runs_what_was_captured_again) {
   cudaGraphDestroy(graph);
 }
 
+// What a GPU does not allow while a capture runs: the call fails, and the capture comes to nothing.
+void expect_no_graph(const char* what, cudaError_t error, cudaError_t (*call)(const cuda::Stream&)) {
+  const cuda::Stream stream;
+  cuda::check(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeRelaxed), "capture");
+  expect(call(stream) == error, std::string(what) + " to fail");
+  cudaGraph_t graph = nullptr;
+  expect(cudaStreamEndCapture(stream.get(), &graph) == cudaErrorStreamCaptureInvalidated && !graph,
+         std::string("no graph after ") + what);
+  stream.wait();  // and the stream to work as before
+}
+
+SIM_TEST(what_a_capture_cannot_hold_ends_it) {
+  expect_no_graph("a wait", cudaErrorStreamCaptureUnsupported,
+                  [](const cuda::Stream& stream) { return cudaStreamSynchronize(stream.get()); });
+  expect_no_graph(
+      "a copy of pageable memory", cudaErrorStreamCaptureUnsupported, [](const cuda::Stream& stream) {
+        const DeviceArray<float> x({0});
+        float value = 1;
+        return cudaMemcpyAsync(x.get(), &value, sizeof value, cudaMemcpyHostToDevice, stream.get());
+      });
+  expect_no_graph("a wait for another stream", cudaErrorStreamCaptureIsolation,
+                  [](const cuda::Stream& stream) {
+                    const cuda::Stream other;
+                    const cuda::Event event;
+                    other.record(event);
+                    return cudaStreamWaitEvent(stream.get(), event.get(), 0);
+                  });
+}
+
+SIM_TEST(an_event_of_a_capture_cannot_be_waited_for) {
+  const cuda::Stream stream, other;
+  const cuda::Event event;
+  cudaGraph_t graph = nullptr;
+  cuda::check(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeRelaxed), "capture");
+  stream.record(event);
+  expect(cudaEventSynchronize(event.get()) == cudaErrorCapturedEvent, "a wait to fail");
+  expect(cudaStreamWaitEvent(other.get(), event.get(), 0) != cudaSuccess, "another stream's wait to fail");
+  cuda::check(cudaStreamEndCapture(stream.get(), &graph), "capture");
+  cudaGraphDestroy(graph);
+}
+
 SIM_TEST(a_launch_of_a_bad_shape_fails_at_once) {
   const cuda::Stream stream;
   const DeviceArray<float> x({0});
