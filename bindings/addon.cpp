@@ -26,7 +26,8 @@ struct Bound<method, check> {
         return std::tuple<std::decay_t<Args>...>{from_js(args, info[1 + I], Tag<std::decay_t<Args>>{})...};
       }
       (std::index_sequence_for<Args...>{});
-      std::apply(check, values);
+      const DeviceLimits limits{state->backend->takes_16_bit()};
+      std::apply([&](const auto&... value) { check(limits, value...); }, values);
       state->queue->enqueue([values = std::move(values), keep = std::move(args.keep)](Backend& backend) {
         std::apply([&](const auto&... value) { (backend.*method)(value...); }, values);
       });
@@ -68,6 +69,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   bind<&Backend::unpatchify, &check_unpatchify>(exports, "unpatchify");
   bind<&Backend::embedding, &check_embedding>(exports, "embedding");
   bind<&Backend::decode, &check_decode>(exports, "decode");
+  bind<&Backend::quantize, &check_quantize>(exports, "quantize");
   bind<&Backend::transpose, &check_transpose>(exports, "transpose");
   bind<&Backend::require_finite, &check_require_finite>(exports, "requireFinite");
   return exports;

@@ -1,6 +1,7 @@
 #include "device_object.h"
 
 #include <cstring>
+#include <utility>
 
 #include "cpu/cpu_backend.h"
 #include "device_library.h"
@@ -22,8 +23,19 @@ std::shared_ptr<Backend> open_backend(const Napi::Object& options) {
     const std::string set = instructions.IsUndefined() ? "" : instructions.ToString().Utf8Value();
     return std::make_shared<cpu::CpuBackend>(static_cast<int>(count), set);
   }
-  if (is_library_device(kind)) return open_device_library(kind);
+  if (is_library_device(kind)) {
+    const Napi::Value vram = options.Get("vram");
+    return open_device_library(
+        kind, vram.IsUndefined() ? 0 : integer_from_js(vram, "device: vram", 1, int64_t{1} << 50));
+  }
   throw Error("ERR_DEVICE", "device: \"" + kind + "\" is not available in this build; available: cpu, cuda");
+}
+
+// The pointer itself: null once the recording was discarded.
+std::shared_ptr<Backend::Recording>& recording_from_js(Napi::Value value) {
+  using Recording = Napi::External<std::shared_ptr<Backend::Recording>>;
+  require(value.IsExternal() && value.As<Recording>().CheckTypeTag(&kRecordingTag), "expected a recording");
+  return *value.As<Recording>().Data();
 }
 
 }  // namespace
@@ -38,7 +50,8 @@ Napi::Function DeviceObject::init(Napi::Env env) {
        InstanceMethod<&DeviceObject::cancel>("cancel"), InstanceMethod<&DeviceObject::trim>("trim"),
        InstanceMethod<&DeviceObject::begin_capture>("beginCapture"),
        InstanceMethod<&DeviceObject::end_capture>("endCapture"),
-       InstanceMethod<&DeviceObject::replay>("replay"), InstanceMethod<&DeviceObject::close>("close")});
+       InstanceMethod<&DeviceObject::replay>("replay"), InstanceMethod<&DeviceObject::discard>("discard"),
+       InstanceMethod<&DeviceObject::close>("close")});
 }
 
 DeviceObject::DeviceObject(const Napi::CallbackInfo& info)
@@ -145,7 +158,9 @@ void DeviceObject::settle() {
 }
 
 Napi::Value DeviceObject::describe(const Napi::CallbackInfo& call) {
-  const DeviceInfo device = from(call.This()).state_->backend->info();
+  const Backend& backend = *from(call.This()).state_->backend;
+  const DeviceInfo device = backend.info();
+  const DeviceUse use = backend.use();
   Napi::Object object = Napi::Object::New(call.Env());
   object["name"] = device.name;
   object["description"] = device.description;
@@ -153,6 +168,15 @@ Napi::Value DeviceObject::describe(const Napi::CallbackInfo& call) {
   object["threads"] = device.threads;
   object["memory"] = double(device.memory);
   object["cached"] = double(state_->pool.cached());
+  object["budget"] = double(use.budget);
+  object["used"] = double(use.used);
+  object["peak"] = double(use.peak);
+  object["resident"] = double(use.resident);
+  object["fetched"] = double(use.fetched);
+  object["graphs"] = double(use.graphs);
+  object["launched"] = double(use.launched);
+  object["commanded"] = double(use.commanded);
+  object["refusal"] = use.refusal;
   return object;
 }
 
@@ -283,11 +307,19 @@ Napi::Value DeviceObject::end_capture(const Napi::CallbackInfo& info) {
 void DeviceObject::replay(const Napi::CallbackInfo& info) {
   guard(info.Env(), [&] {
     from(info.This());
-    using Recording = Napi::External<std::shared_ptr<Backend::Recording>>;
-    require(info[0].IsExternal() && info[0].As<Recording>().CheckTypeTag(&kRecordingTag),
-            "replay: expected a recording");
-    auto recording = *info[0].As<Recording>().Data();
+    const auto recording = recording_from_js(info[0]);
+    if (!recording) throw Error("ERR_DISPOSED", "replay: the recording was discarded");
     state_->queue->enqueue([recording](Backend& backend) { backend.replay(*recording); });
+  });
+}
+
+// discard(recording): gives its memory back once what is queued of it has run; it cannot be replayed again.
+void DeviceObject::discard(const Napi::CallbackInfo& info) {
+  guard(info.Env(), [&] {
+    auto recording = std::exchange(recording_from_js(info[0]), nullptr);
+    if (!recording || !state_ || state_->queue->closed()) return;
+    state_->queue->enqueue([recording = std::move(recording)](Backend&) {});
+    state_->queue->submit();
   });
 }
 

@@ -51,6 +51,7 @@ class DeviceObject : public Napi::ObjectWrap<DeviceObject> {
   void begin_capture(const Napi::CallbackInfo& info);
   Napi::Value end_capture(const Napi::CallbackInfo& info);
   void replay(const Napi::CallbackInfo& info);
+  void discard(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
 
   static void on_wake(napi_env env, napi_value, void* context, void*);

@@ -85,7 +85,7 @@ std::string from_js(CallArgs&, Napi::Value value, Tag<std::string>) {
 }
 
 Precision from_js(CallArgs&, Napi::Value value, Tag<Precision>) {
-  static constexpr const char* kNames[] = {"fp32", "int8"};
+  static constexpr const char* kNames[] = {"fp32", "int8", "fp16", "bf16"};
   return static_cast<Precision>(index_of(kNames, value.ToString().Utf8Value(), "precision"));
 }
 

@@ -1,10 +1,9 @@
 /** The typed surface of the native addon, and its loader. Only src/runtime imports this file. */
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { join } from 'node:path';
 
 import { KotobaError } from '../src/errors.js';
-import { packageRoot } from '../src/package_root.js';
+import { addonPath } from '../src/package_root.js';
 
 /** An opaque handle; shape and dtype live in runtime/tensor.ts. */
 export interface NativeTensor {
@@ -35,6 +34,20 @@ export interface NativeDeviceInfo {
   memory: number;
   /** Bytes of freed activations kept for reuse. */
   cached: number;
+  // ---- of a GPU; 0 on the CPU
+  /** Bytes of its memory: what it may take, has now, had at most. */
+  budget: number;
+  used: number;
+  peak: number;
+  /** Bytes of weights: there now, and copied so far because an op needed them. */
+  resident: number;
+  fetched: number;
+  /** Recordings made into graphs, replays that launched one, replays that ran their commands. */
+  graphs: number;
+  launched: number;
+  commanded: number;
+  /** Why the last recording that was tried is no graph; or empty. */
+  refusal: string;
 }
 
 export interface NativeRecording {
@@ -54,11 +67,13 @@ export interface NativeDevice {
   beginCapture(): void;
   endCapture(): NativeRecording;
   replay(recording: NativeRecording): void;
+  /** Gives its memory back once what is queued of it has run. */
+  discard(recording: NativeRecording): void;
   close(): void;
 }
 
 export type NativeActivation = 'none' | 'gelu_tanh' | 'gelu_erf' | 'quick_gelu' | 'silu';
-export type NativePrecision = 'fp32' | 'int8';
+export type NativePrecision = 'fp32' | 'int8' | 'fp16' | 'bf16';
 
 export interface NativeEpilogue {
   scale?: NativeTensor | undefined;
@@ -133,6 +148,7 @@ export interface Native {
     kind: string;
     threads?: number | undefined;
     instructions?: string | undefined;
+    vram?: number | undefined;
   }) => NativeDevice;
   File: new (path: string) => NativeFile;
   linear: Op<[out: T, x: T, w: T, epilogue: NativeEpilogue | undefined, precision: NativePrecision]>;
@@ -151,13 +167,13 @@ export interface Native {
   unpatchify: Op<[out: T, x: T, how: NativePatches]>;
   embedding: Op<[out: T, table: T, ids: T, accumulate: boolean]>;
   decode: Op<[out: T, x: T]>;
+  quantize: Op<[out: T, x: T]>;
   transpose: Op<[out: T, x: T]>;
   requireFinite: Op<[x: T, where: string]>;
 }
 
-/** KOTOBA_ADDON names another build (a sanitizer's, say). */
 function load(): Native {
-  const path = process.env['KOTOBA_ADDON'] ?? join(packageRoot(), 'build', 'Release', 'kotoba.node');
+  const path = addonPath();
   try {
     const native = createRequire(import.meta.url)(path) as Native;
     native.setErrorClass(KotobaError);

@@ -1,7 +1,7 @@
 // THE op list: what a device must do. The CPU implements it in cpu/, CUDA will in cuda/; model code sees no
 // more than this. Every op runs on the device's queue thread, in order. Shapes are checked before an op is
-// enqueued (op_checks.h), so a backend may trust them. All activations are F32; weights keep the dtype of
-// their file.
+// enqueued (op_checks.h), so a backend may trust them. Weights keep the dtype of their file. Activations are
+// F32; "inner" ones, which only matmuls and attention read, may be F16 or BF16 where takes_16_bit().
 #pragma once
 
 #include <atomic>
@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "errors.h"
 #include "op_types.h"
 #include "tensor_view.h"
 
@@ -23,6 +24,15 @@ struct DeviceInfo {
   std::string instructions;  // instruction set or compute capability chosen
   int threads = 0;           // CPU threads or GPU multiprocessors
   int64_t memory = 0;        // bytes
+};
+
+// What a device that counts has to tell; zeros from one that does not.
+struct DeviceUse {
+  int64_t budget = 0, used = 0, peak = 0;  // bytes of its memory: what it may take, has now, had at most
+  int64_t resident = 0, fetched = 0;       // bytes of weights: there now, copied because an op needed them
+  int64_t graphs = 0, launched = 0;        // recordings made into graphs, replays that launched one
+  int64_t commanded = 0;                   // replays that ran their commands
+  std::string refusal;                     // why the last recording that was tried is no graph; or empty
 };
 
 // Device memory. Whoever holds the pointer may use it; commands hold it while they are queued.
@@ -44,11 +54,15 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual DeviceInfo info() const = 0;
+  // Whether inner activations may be F16 or BF16, and the precisions of those names exist.
+  virtual bool takes_16_bit() const { return false; }
+  virtual DeviceUse use() const { return {}; }  // from any thread
 
   // ---- memory. allocate/release may be called from any thread.
   virtual std::byte* allocate(int64_t bytes) = 0;  // 64-byte aligned; ERR_OUT_OF_MEMORY
   virtual void release(std::byte* data, int64_t bytes) noexcept = 0;
-  // Bytes of a mapped file as device memory: an alias on the CPU, an upload elsewhere.
+  // Bytes of a mapped file as a weight: on the CPU, memory; elsewhere `data` names it, and only ops may read
+  // it.
   virtual BlockPtr adopt(std::shared_ptr<MappedFile> file, int64_t offset, int64_t bytes) = 0;
   // Whether overruns and late uses are noticed of memory that is allocated for one tensor: then none is
   // shared.
@@ -106,6 +120,8 @@ class Backend {
   virtual void embedding(TensorView out, TensorView table, TensorView ids, bool accumulate) = 0;
   // out F32, same shape: decodes any weight dtype
   virtual void decode(TensorView out, TensorView x) = 0;
+  // out F16, BF16 or a GGUF type that files are written in, x F32, same shape; the device cpu only
+  virtual void quantize(TensorView out, TensorView x);
   // out F32 [n, m] = decoded x [m, n]ᵀ
   virtual void transpose(TensorView out, TensorView x) = 0;
   // ERR_NON_FINITE, naming `where`, the position and the value, if x [rows, cols] holds a NaN or an infinity
@@ -115,6 +131,7 @@ class Backend {
   using Command = std::function<void(Backend&)>;
   struct Recording {
     std::vector<Command> commands;
+    std::shared_ptr<void> prepared;  // what the backend made of them
   };
   virtual void replay(Recording& recording) {
     for (const Command& command : recording.commands) {
@@ -130,5 +147,9 @@ class Backend {
  protected:
   std::atomic<bool> interrupted_{false};
 };
+
+inline void Backend::quantize(TensorView, TensorView) {
+  throw Error("ERR_DEVICE", "quantize: only the device cpu writes quantised weights");
+}
 
 }  // namespace kotoba

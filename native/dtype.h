@@ -52,4 +52,9 @@ constexpr bool is_weight_dtype(DType dtype) {
          dtype == DType::F8_E4M3 || dtype == DType::F8_E5M2 || dtype >= DType::Q4_0;
 }
 
+// What ops may compute with: F32, or 16 bits where only matmuls and attention read it.
+constexpr bool is_activation_dtype(DType dtype) {
+  return dtype == DType::F32 || dtype == DType::F16 || dtype == DType::BF16;
+}
+
 }  // namespace kotoba

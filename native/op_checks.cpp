@@ -19,6 +19,21 @@ void require_f32(const char* op, const char* name, const TensorView& x) {
   require(!x.empty() && x.dtype == DType::F32, op, ": ", name, " must be F32, got ", show(x));
 }
 
+// F32, or a 16-bit type where only matmuls and attention read it.
+void require_inner(const DeviceLimits& limits, const char* op, const char* name, const TensorView& x) {
+  require(!x.empty() && is_activation_dtype(x.dtype), op, ": ", name, " must be F32, F16 or BF16, got ",
+          show(x));
+  require(x.dtype == DType::F32 || limits.takes_16_bit, op, ": ", name, " must be F32 on this device, got ",
+          show(x));
+}
+
+void require_inner_matrix(const DeviceLimits& limits, const char* op, const char* name, const TensorView& x,
+                          int64_t rows, int64_t cols) {
+  require_inner(limits, op, name, x);
+  require(x.rows() == rows && x.cols() == cols, op, ": ", name, " must have ", rows, " rows of ", cols,
+          ", got ", show(x));
+}
+
 void require_matrix(const char* op, const char* name, const TensorView& x, int64_t rows, int64_t cols) {
   require_f32(op, name, x);
   require(x.rows() == rows && x.cols() == cols, op, ": ", name, " must be F32 with ", rows, " rows of ", cols,
@@ -37,20 +52,27 @@ void require_vector(const char* op, const char* name, const TensorView& w, int64
 }
 
 // Of an output [m, n].
-void require_epilogue(const char* op, const Epilogue& e, int64_t m, int64_t n) {
+void require_epilogue(const DeviceLimits& limits, const char* op, const Epilogue& e, int64_t m, int64_t n) {
   if (!e.bias.empty()) require_vector(op, "bias", e.bias, n);
-  if (!e.add.empty()) require_matrix(op, "add", e.add, m, n);
-  if (!e.multiply.empty()) {
-    const int64_t groups = e.multiply.rows();
-    require(groups > 0 && m % groups == 0, op, ": multiply ", show(e.multiply),
-            " must have a row for each of ", m, " rows, or for each of equal groups of them");
-    require_matrix(op, "multiply", e.multiply, groups, n);
-  }
+  const auto require_groups = [&](const char* name, const TensorView& x) {
+    const int64_t groups = x.rows();
+    require(groups > 0 && m % groups == 0, op, ": ", name, " ", show(x), " must have a row for each of ", m,
+            " rows, or for each of equal groups of them");
+    return groups;
+  };
+  if (!e.multiply.empty())
+    require_inner_matrix(limits, op, "multiply", e.multiply, require_groups("multiply", e.multiply), n);
+  if (!e.add.empty()) require_matrix(op, "add", e.add, require_groups("add", e.add), n);
   if (!e.scale.empty()) {
     require_f32(op, "scale", e.scale);
     require(e.scale.elements() == 1 || e.scale.elements() == n, op, ": scale must hold 1 or ", n,
             " values, got ", show(e.scale));
   }
+}
+
+void require_precision(const DeviceLimits& limits, const char* op, Precision precision) {
+  require(limits.takes_16_bit || precision == Precision::kFp32 || precision == Precision::kInt8, op,
+          ": the precisions fp16 and bf16 need a GPU; the device cpu has fp32 and int8");
 }
 
 int64_t checked_groups(const char* op, const char* name, const TensorView& x, int64_t groups) {
@@ -75,29 +97,32 @@ void check_patches(const char* op, const TensorView& image, const TensorView& to
 
 }  // namespace
 
-void check_linear(const TensorView& out, const TensorView& x, const TensorView& w, const Epilogue& e,
-                  Precision) {
-  require_f32("linear", "x", x);
+void check_linear(const DeviceLimits& limits, const TensorView& out, const TensorView& x, const TensorView& w,
+                  const Epilogue& e, Precision precision) {
+  require_precision(limits, "linear", precision);
+  require_inner(limits, "linear", "x", x);
   require_weight("linear", "w", w);
   require(w.rank == 2, "linear: w must be a matrix [n, k], got ", show(w));
   require(x.cols() == w.shape[1], "linear: x ", show(x), " does not fit w ", show(w),
           ": last dimensions differ");
-  require_matrix("linear", "out", out, x.rows(), w.shape[0]);
-  require_epilogue("linear", e, x.rows(), w.shape[0]);
+  require_inner_matrix(limits, "linear", "out", out, x.rows(), w.shape[0]);
+  require_epilogue(limits, "linear", e, x.rows(), w.shape[0]);
 }
 
-void check_attention(const TensorView& out, const TensorView& q, const TensorView& k, const TensorView& v,
-                     const Attention& a) {
-  require_f32("attention", "q", q);
-  require_f32("attention", "k", k);
+void check_attention(const DeviceLimits& limits, const TensorView& out, const TensorView& q,
+                     const TensorView& k, const TensorView& v, const Attention& a) {
+  require_inner(limits, "attention", "q", q);
+  require_inner(limits, "attention", "k", k);
+  require(k.dtype == q.dtype && v.dtype == q.dtype && out.dtype == q.dtype, "attention: q ", show(q), ", k ",
+          show(k), ", v ", show(v), " and out ", show(out), " must be of one dtype");
   require(a.batch > 0 && a.heads > 0, "attention: batch and heads must be positive, got ", a.batch, " and ",
           a.heads);
   require(q.cols() % a.heads == 0, "attention: q ", show(q), " does not split into ", a.heads, " heads");
   require(q.rows() % a.batch == 0 && k.rows() % a.batch == 0, "attention: q ", show(q), " and k ", show(k),
           " do not split into ", a.batch, " sequences");
-  require_matrix("attention", "k", k, k.rows(), q.cols());
-  require_matrix("attention", "v", v, k.rows(), q.cols());
-  require_matrix("attention", "out", out, q.rows(), q.cols());
+  require_inner_matrix(limits, "attention", "k", k, k.rows(), q.cols());
+  require_inner_matrix(limits, "attention", "v", v, k.rows(), q.cols());
+  require_inner_matrix(limits, "attention", "out", out, q.rows(), q.cols());
   require(!a.causal || q.rows() == k.rows(), "attention: causal needs as many queries as keys");
   if (!a.key_mask.empty())
     require(a.key_mask.dtype == DType::I32 && a.key_mask.elements() == k.rows() && a.key_mask.dense(),
@@ -112,35 +137,36 @@ void check_attention(const TensorView& out, const TensorView& q, const TensorVie
   }
 }
 
-void check_rms_norm(const TensorView& out, const TensorView& x, const TensorView& weight, float) {
+void check_rms_norm(const DeviceLimits& limits, const TensorView& out, const TensorView& x,
+                    const TensorView& weight, float) {
   require_f32("rms_norm", "x", x);
-  require_matrix("rms_norm", "out", out, x.rows(), x.cols());
+  require_inner_matrix(limits, "rms_norm", "out", out, x.rows(), x.cols());
   require_vector("rms_norm", "weight", weight, x.cols());
 }
 
-void check_layer_norm(const TensorView& out, const TensorView& x, const TensorView& weight,
-                      const TensorView& bias, float) {
+void check_layer_norm(const DeviceLimits& limits, const TensorView& out, const TensorView& x,
+                      const TensorView& weight, const TensorView& bias, float) {
   require_f32("layer_norm", "x", x);
-  require_matrix("layer_norm", "out", out, x.rows(), x.cols());
+  require_inner_matrix(limits, "layer_norm", "out", out, x.rows(), x.cols());
   require_vector("layer_norm", "weight", weight, x.cols());
   require_vector("layer_norm", "bias", bias, x.cols());
 }
 
-void check_layer_norm_modulated(const TensorView& out, const TensorView& x, const TensorView& shift,
-                                const TensorView& scale, float) {
+void check_layer_norm_modulated(const DeviceLimits& limits, const TensorView& out, const TensorView& x,
+                                const TensorView& shift, const TensorView& scale, float) {
   require_f32("layer_norm_modulated", "x", x);
-  require_matrix("layer_norm_modulated", "out", out, x.rows(), x.cols());
+  require_inner_matrix(limits, "layer_norm_modulated", "out", out, x.rows(), x.cols());
   require_f32("layer_norm_modulated", "shift", shift);
   checked_groups("layer_norm_modulated", "x", x, shift.rows());
   require_matrix("layer_norm_modulated", "shift", shift, shift.rows(), x.cols());
   require_matrix("layer_norm_modulated", "scale", scale, shift.rows(), x.cols());
 }
 
-void check_head_norm_rope(const TensorView& out, const TensorView& x, const TensorView& weight,
-                          const TensorView& rotation, const HeadNormRope& how) {
+void check_head_norm_rope(const DeviceLimits& limits, const TensorView& out, const TensorView& x,
+                          const TensorView& weight, const TensorView& rotation, const HeadNormRope& how) {
   const char* op = "head_norm_rope";
-  require_f32(op, "x", x);
-  require_f32(op, "out", out);
+  require_inner(limits, op, "x", x);
+  require_inner(limits, op, "out", out);
   require(how.heads > 0 && x.cols() % how.heads == 0, op, ": x ", show(x), " does not split into ", how.heads,
           " heads");
   const int64_t head_dim = x.cols() / how.heads;
@@ -155,9 +181,10 @@ void check_head_norm_rope(const TensorView& out, const TensorView& x, const Tens
   }
 }
 
-void check_copy_tokens(const TensorView& out, const TensorView& x, const CopyTokens& how) {
-  require_f32("copy_tokens", "x", x);
-  require_f32("copy_tokens", "out", out);
+void check_copy_tokens(const DeviceLimits& limits, const TensorView& out, const TensorView& x,
+                       const CopyTokens& how) {
+  require_inner(limits, "copy_tokens", "x", x);
+  require(out.dtype == x.dtype, "copy_tokens: out ", show(out), " must be of the dtype of x ", show(x));
   const int64_t from = checked_groups("copy_tokens", "x", x, how.batch);
   const int64_t to = checked_groups("copy_tokens", "out", out, how.batch);
   require(out.cols() == x.cols() && how.tokens >= 0 && how.x_offset >= 0 && how.out_offset >= 0 &&
@@ -166,12 +193,12 @@ void check_copy_tokens(const TensorView& out, const TensorView& x, const CopyTok
           how.out_offset, " of out ", show(out), " do not fit");
 }
 
-void check_activate(const TensorView& out, const TensorView& x, Activation) {
-  require_f32("activate", "x", x);
-  require_matrix("activate", "out", out, x.rows(), x.cols());
+void check_activate(const DeviceLimits& limits, const TensorView& out, const TensorView& x, Activation) {
+  require_inner(limits, "activate", "x", x);
+  require_inner_matrix(limits, "activate", "out", out, x.rows(), x.cols());
 }
 
-void check_combine(const TensorView& out, const Terms& terms) {
+void check_combine(const DeviceLimits&, const TensorView& out, const Terms& terms) {
   require_f32("combine", "out", out);
   require(!terms.tensors.empty() && terms.tensors.size() == terms.coefficients.size(),
           "combine: needs one coefficient for each of at least one tensor");
@@ -179,9 +206,10 @@ void check_combine(const TensorView& out, const Terms& terms) {
     require_matrix("combine", "every tensor", x, out.rows(), out.cols());
 }
 
-void check_conv2d(const TensorView& out, const TensorView& x, const TensorView& w, const Epilogue& e,
-                  const Conv2d& how, Precision) {
-  require_f32("conv2d", "x", x);
+void check_conv2d(const DeviceLimits& limits, const TensorView& out, const TensorView& x, const TensorView& w,
+                  const Epilogue& e, const Conv2d& how, Precision precision) {
+  require_precision(limits, "conv2d", precision);
+  require_inner(limits, "conv2d", "x", x);
   require_weight("conv2d", "w", w);
   require(how.upscale == 1 || how.upscale == 2, "conv2d: upscale must be 1 or 2, got ", how.upscale);
   // In doubles, as products of sizes may leave 64 bits; equal to what a tensor holds, they are exact.
@@ -193,15 +221,15 @@ void check_conv2d(const TensorView& out, const TensorView& x, const TensorView& 
               how.width * how.upscale + how.pad_before + how.pad_after >= how.kernel,
           "conv2d: an image of ", how.height, " x ", how.width, " is smaller than the kernel, ", how.kernel);
   const int64_t height = how.out_size(how.height), width = how.out_size(how.width);
-  require_f32("conv2d", "out", out);
+  require_inner(limits, "conv2d", "out", out);
   require(double(out.rows()) == double(how.batch) * double(height) * double(width), "conv2d: out ", show(out),
           " does not hold ", how.batch, " images of ", height, " x ", width, " pixels");
   const int64_t m = out.rows();
-  require_matrix("conv2d", "out", out, m, w.shape[0]);
-  require_epilogue("conv2d", e, m, w.shape[0]);
+  require_inner_matrix(limits, "conv2d", "out", out, m, w.shape[0]);
+  require_epilogue(limits, "conv2d", e, m, w.shape[0]);
 }
 
-void check_conv_weight(const TensorView& out, const TensorView& w, int64_t taps) {
+void check_conv_weight(const DeviceLimits&, const TensorView& out, const TensorView& w, int64_t taps) {
   require_weight("conv_weight", "w", w);
   require(taps > 0 && out.rows() == w.rows() && out.cols() == w.cols() && out.dense() && w.cols() % taps == 0,
           "conv_weight: out ", show(out), " and w ", show(w), " must be [n, c * ", taps, "]");
@@ -209,10 +237,10 @@ void check_conv_weight(const TensorView& out, const TensorView& w, int64_t taps)
           "conv_weight: out must be F32 or of w's unquantised dtype, got ", show(out), " from ", show(w));
 }
 
-void check_group_norm(const TensorView& out, const TensorView& x, const TensorView& weight,
-                      const TensorView& bias, const GroupNorm& how) {
-  require_f32("group_norm", "x", x);
-  require_matrix("group_norm", "out", out, x.rows(), x.cols());
+void check_group_norm(const DeviceLimits& limits, const TensorView& out, const TensorView& x,
+                      const TensorView& weight, const TensorView& bias, const GroupNorm& how) {
+  require_inner(limits, "group_norm", "x", x);
+  require_inner_matrix(limits, "group_norm", "out", out, x.rows(), x.cols());
   require_vector("group_norm", "weight", weight, x.cols());
   require_vector("group_norm", "bias", bias, x.cols());
   checked_groups("group_norm", "x", x, how.batch);
@@ -220,15 +248,16 @@ void check_group_norm(const TensorView& out, const TensorView& x, const TensorVi
           " channels do not split into ", how.groups, " groups");
 }
 
-void check_patchify(const TensorView& out, const TensorView& x, const Patches& how) {
+void check_patchify(const DeviceLimits&, const TensorView& out, const TensorView& x, const Patches& how) {
   check_patches("patchify", x, out, how);
 }
 
-void check_unpatchify(const TensorView& out, const TensorView& x, const Patches& how) {
+void check_unpatchify(const DeviceLimits&, const TensorView& out, const TensorView& x, const Patches& how) {
   check_patches("unpatchify", out, x, how);
 }
 
-void check_embedding(const TensorView& out, const TensorView& table, const TensorView& ids, bool) {
+void check_embedding(const DeviceLimits&, const TensorView& out, const TensorView& table,
+                     const TensorView& ids, bool) {
   require_weight("embedding", "table", table);
   require(table.rank == 2, "embedding: table must be a matrix, got ", show(table));
   require(!ids.empty() && ids.dtype == DType::I32 && ids.dense(), "embedding: ids must be dense I32, got ",
@@ -236,17 +265,26 @@ void check_embedding(const TensorView& out, const TensorView& table, const Tenso
   require_matrix("embedding", "out", out, ids.elements(), table.cols());
 }
 
-void check_decode(const TensorView& out, const TensorView& x) {
+void check_decode(const DeviceLimits& limits, const TensorView& out, const TensorView& x) {
   require_weight("decode", "x", x);
-  require_matrix("decode", "out", out, x.rows(), x.cols());
+  require_inner_matrix(limits, "decode", "out", out, x.rows(), x.cols());
 }
 
-void check_transpose(const TensorView& out, const TensorView& x) {
+void check_quantize(const DeviceLimits&, const TensorView& out, const TensorView& x) {
+  require_f32("quantize", "x", x);
+  require_weight("quantize", "out", out);
+  require(out.rows() == x.rows() && out.cols() == x.cols() && x.dense(), "quantize: out ", show(out),
+          " must have the shape of x ", show(x), ", which must be dense");
+}
+
+void check_transpose(const DeviceLimits&, const TensorView& out, const TensorView& x) {
   require_weight("transpose", "x", x);
   require(x.rank == 2 && out.dense(), "transpose: x must be a matrix and out dense, got ", show(x));
   require_matrix("transpose", "out", out, x.cols(), x.rows());
 }
 
-void check_require_finite(const TensorView& x, const std::string&) { require_f32("require_finite", "x", x); }
+void check_require_finite(const DeviceLimits&, const TensorView& x, const std::string&) {
+  require_f32("require_finite", "x", x);
+}
 
 }  // namespace kotoba

@@ -8,9 +8,10 @@
 
 namespace kotoba {
 
-// Exact meaning in DESIGN: kFp32 decodes stored weights exactly and accumulates in FP32; kInt8 quantises the
-// activations per 32 columns (and float weights likewise).
-enum class Precision : uint8_t { kFp32, kInt8 };
+// Exact meaning in DESIGN: kFp32 decodes stored weights exactly and accumulates in FP32; kInt8 (CPU)
+// quantises the activations per 32 columns (and float weights likewise); kFp16 and kBf16 (GPU) round what is
+// multiplied, and accumulate in FP32.
+enum class Precision : uint8_t { kFp32, kInt8, kFp16, kBf16 };
 
 enum class Activation : uint8_t { kNone, kGeluTanh, kGeluErf, kQuickGelu, kSilu };
 
@@ -21,10 +22,9 @@ struct Epilogue {
   TensorView scale;  // F32 [1] or [n]: FP8 scale
   TensorView bias;   // [n], any float dtype
   Activation activation = Activation::kNone;
-  // F32 [m, n]: the other half of a gated unit; or [groups, n], m a multiple of groups: row r takes row
-  // r / (m / groups), the gate of a modulated block.
-  TensorView multiply;
-  TensorView add;  // F32 [m, n]
+  // Both [m, n], or [groups, n] with m a multiple of groups: row r takes row r / (m / groups).
+  TensorView multiply;  // activations: the other half of a gated unit; the gate of a modulated block
+  TensorView add;       // F32: the residual stream; what all pixels of an image get
 };
 
 // Scaled dot-product attention over `batch` sequences, heads side by side in the columns of q, k, v.

@@ -7,6 +7,7 @@ export type ErrorCode =
   | 'ERR_CANCELLED' // an AbortSignal or Ctrl-C
   | 'ERR_DISPOSED' // used after dispose()
   | 'ERR_DEVICE' // a device that is not there, or failed
+  | 'ERR_DEVICE_LOST' // a GPU that this process cannot use any more
   | 'ERR_OUT_OF_MEMORY' // with the size asked for
   | 'ERR_ADDON_MISSING' // the native addon is not built
   | 'ERR_NON_FINITE' // NaN or Inf in an encoder, with its name and layer
@@ -14,6 +15,7 @@ export type ErrorCode =
   | 'ERR_FILE_READ' // unreadable path, a directory with no model in it, a failing disk
   | 'ERR_FILE_WRITE'
   | 'ERR_FILE_EXISTS'
+  | 'ERR_HUB' // the Hugging Face Hub refused, cannot be reached, or sent something else than it said
   | 'ERR_FORMAT_UNKNOWN' // none of the containers
   | 'ERR_FORMAT_PICKLE' // .ckpt / .pt / .bin: never unpickled
   | 'ERR_SAFETENSORS_TRUNCATED'

@@ -38,6 +38,7 @@ class CpuBackend final : public Backend {
   void unpatchify(TensorView out, TensorView x, Patches how) override;
   void embedding(TensorView out, TensorView table, TensorView ids, bool accumulate) override;
   void decode(TensorView out, TensorView x) override;
+  void quantize(TensorView out, TensorView x) override;
   void transpose(TensorView out, TensorView x) override;
   void require_finite(TensorView x, std::string where) override;
 

@@ -18,8 +18,9 @@ struct RowEpilogue {
   const float* multiply;  // [m / multiply_rows, n] or null
   int64_t multiply_stride;
   int64_t multiply_rows;  // output rows that share a row of `multiply`
-  const float* add;       // [m, n] or null, may be `out`
+  const float* add;       // [m / add_rows, n] or null, may be `out`
   int64_t add_stride;
+  int64_t add_rows;  // output rows that share a row of `add`
 };
 
 // Floats of scratch that make_row_epilogue wants for an output of `n` columns.
@@ -48,15 +49,16 @@ static inline RowEpilogue make_row_epilogue(const TensorView& out, const Epilogu
     row.bias = bias;
   }
   row.activation = e.activation;
-  row.multiply = reinterpret_cast<const float*>(e.multiply.data);
-  if (row.multiply != nullptr) {
-    const int64_t groups = e.multiply.rows();
-    // A stride of 0 finds the row of a single group without a division.
-    row.multiply_stride = groups == 1 ? 0 : e.multiply.row_stride;
-    row.multiply_rows = groups == 1 ? 1 : out.rows() / groups;
-  }
-  row.add = reinterpret_cast<const float*>(e.add.data);
-  row.add_stride = e.add.row_stride;
+  // A stride of 0 finds the row of a single group without a division.
+  const auto share = [&](const TensorView& x, const float*& data, int64_t& stride, int64_t& rows) {
+    data = reinterpret_cast<const float*>(x.data);
+    if (data == nullptr) return;
+    const int64_t groups = x.rows();
+    stride = groups == 1 ? 0 : x.row_stride;
+    rows = groups == 1 ? 1 : out.rows() / groups;
+  };
+  share(e.multiply, row.multiply, row.multiply_stride, row.multiply_rows);
+  share(e.add, row.add, row.add_stride, row.add_rows);
   return row;
 }
 
@@ -80,12 +82,11 @@ KOTOBA_INLINE void finish_row_as(const RowEpilogue& e, int64_t row, int64_t col,
   float* out = e.out + row * e.out_stride + col;
   const float* scale = e.scale ? e.scale + col : nullptr;
   const float* bias = e.bias ? e.bias + col : nullptr;
-  const float* multiply = nullptr;
-  if (e.multiply != nullptr) {
-    const int64_t group = e.multiply_rows == 1 ? row : row / e.multiply_rows;
-    multiply = e.multiply + group * e.multiply_stride + col;
-  }
-  const float* add = e.add ? e.add + row * e.add_stride + col : nullptr;
+  const auto of_row = [&](const float* x, int64_t stride, int64_t rows) {
+    return x == nullptr ? nullptr : x + (rows == 1 ? row : row / rows) * stride + col;
+  };
+  const float* multiply = of_row(e.multiply, e.multiply_stride, e.multiply_rows);
+  const float* add = of_row(e.add, e.add_stride, e.add_rows);
   const VF scale_all = v_set(e.scale_all);
   for (int64_t i = 0; i < count; i += kLanes) {
     const int64_t n = count - i;

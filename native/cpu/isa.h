@@ -8,6 +8,9 @@ namespace kotoba::cpu::KOTOBA_ISA {
 // One row of `count` weights (whole blocks) of any weight dtype to float.
 void decode_row(DType dtype, const std::byte* src, float* dst, int64_t count);
 
+// `count` finite floats (whole blocks) to a type that files are written in; false for others.
+bool quantize_row(DType dtype, const float* x, int64_t count, std::byte* out);
+
 static inline bool is_cancelled(const Context& context) {
   return context.cancelled->load(std::memory_order_relaxed);
 }

@@ -29,6 +29,9 @@ struct Kernels {
 
   // One row of `count` weights (whole blocks) to float.
   void (*decode_row)(DType dtype, const std::byte* src, float* dst, int64_t count);
+  // `count` finite floats (whole blocks) to F16, BF16 or a GGUF type that files are written in; false for
+  // others.
+  bool (*quantize_row)(DType dtype, const float* src, int64_t count, std::byte* dst);
   void (*linear)(const Context&, TensorView out, TensorView x, TensorView w, const Epilogue&, Precision);
   void (*attention)(const Context&, TensorView out, TensorView q, TensorView k, TensorView v,
                     const Attention&);

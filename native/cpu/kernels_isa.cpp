@@ -22,6 +22,7 @@ constinit const Kernels table = {
     .isa = KOTOBA_NAME(KOTOBA_ISA),
     .supported = supported,
     .decode_row = decode_row,
+    .quantize_row = quantize_row,
     .linear = linear,
     .attention = attention,
     .rms_norm = rms_norm,

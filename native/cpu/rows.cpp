@@ -57,6 +57,16 @@ void CpuBackend::decode(TensorView out, TensorView x) {
     kernels_.decode_row(x.dtype, x.row_bytes(r), out.row<float>(r), x.cols());
 }
 
+void CpuBackend::quantize(TensorView out, TensorView x) {
+  constexpr int64_t kRows = 16;  // to a chunk
+  context_.pool->run(context_.threads, (x.rows() + kRows - 1) / kRows, [&](int64_t chunk) {
+    if (interrupted()) return;
+    for (int64_t r = chunk * kRows; r < std::min(x.rows(), (chunk + 1) * kRows); ++r)
+      require(kernels_.quantize_row(out.dtype, x.row<float>(r), x.cols(), out.row_bytes(r)),
+              "quantize: ", kotoba::info(out.dtype).name, " is read here, but not written");
+  });
+}
+
 void CpuBackend::transpose(TensorView out, TensorView x) {
   const int64_t rows = x.rows(), cols = x.cols();
   std::vector<float> band(kTile * cols);

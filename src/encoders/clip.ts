@@ -64,29 +64,42 @@ export function clipModel(w: Weights, config: ClipConfig): ClipModel {
   };
 }
 
+/** A batch of tokens as the tower reads it. */
+export interface ClipTokens {
+  readonly batch: number;
+  /** [batch · tokens] */
+  readonly ids: Tensor;
+  /** Of each token in its sequence: [batch · tokens] */
+  readonly positions: Tensor;
+  /** Rows of each sequence's first end-of-text token: [batch] */
+  readonly ends: Tensor;
+}
+
+/** What the tensors of ClipTokens hold. @param ids [batch · tokens] */
+export function clipTokens(model: ClipModel, ids: Int32Array, batch: number) {
+  const tokens = ids.length / batch;
+  return {
+    ids,
+    positions: Int32Array.from(ids, (_, i) => i % tokens),
+    ends: Int32Array.from({ length: batch }, (_, b) => {
+      const sequence = ids.subarray(b * tokens, (b + 1) * tokens);
+      return b * tokens + endOfText(sequence, model.config.eos_token_id);
+    }),
+  };
+}
+
 /**
  * Runs the tower and yields the hidden state [batch · tokens, hidden] of every layer: 0 is the embedding, i the output
  * of layer i, none of them normed. The tensor is the generator's and is updated in place: enqueue a read of it, or use
  * it, before asking for the next one.
- * @param ids [batch · tokens], tokens ≤ max_position_embeddings
+ * @param tokens at most max_position_embeddings in a sequence
  */
-export function* clipLayers(
-  ops: Ops,
-  model: ClipModel,
-  ids: Int32Array,
-  batch: number,
-): Generator<Layer, void> {
-  const tokens = ids.length / batch;
-  using idTensor = ops.device.from(ids, [ids.length]);
-  using positions = ops.device.from(
-    Int32Array.from(ids, (_, i) => i % tokens),
-    [ids.length],
-  );
-  using x = ops.embedding(model.token_embedding, idTensor);
-  ops.embeddingAdd(x, model.position_embedding, positions);
+export function* clipLayers(ops: Ops, model: ClipModel, tokens: ClipTokens): Generator<Layer, void> {
+  using x = ops.embedding(model.token_embedding, tokens.ids);
+  ops.embeddingAdd(x, model.position_embedding, tokens.positions);
   yield { layer: 0, hidden: x };
   for (const [i, block] of model.layers.entries()) {
-    clipBlock(ops, block, x, model, batch);
+    clipBlock(ops, block, x, model, tokens.batch);
     yield { layer: i + 1, hidden: x };
   }
 }
@@ -94,18 +107,19 @@ export function* clipLayers(
 /** @param x [batch · tokens, hidden], updated */
 function clipBlock(ops: Ops, w: ClipBlock, x: Tensor, model: ClipModel, batch: number): void {
   const { config } = model;
+  const { inner } = ops;
   const heads = config.num_attention_heads;
   {
-    using h = ops.layerNorm(x, w.layer_norm1, config.layer_norm_eps);
-    using q = ops.linear(h, w.q_proj);
-    using k = ops.linear(h, w.k_proj);
-    using v = ops.linear(h, w.v_proj);
+    using h = inner.layerNorm(x, w.layer_norm1, config.layer_norm_eps);
+    using q = inner.linear(h, w.q_proj);
+    using k = inner.linear(h, w.k_proj);
+    using v = inner.linear(h, w.v_proj);
     const scale = 1 / Math.sqrt(config.hidden_size / heads);
     using mixed = ops.attention(q, k, v, { batch, heads, scale, causal: true });
     ops.linearAdd(x, mixed, w.out_proj);
   }
-  using h = ops.layerNorm(x, w.layer_norm2, config.layer_norm_eps);
-  using wide = ops.linear(h, w.fc1, { activation: model.activation });
+  using h = inner.layerNorm(x, w.layer_norm2, config.layer_norm_eps);
+  using wide = inner.linear(h, w.fc1, { activation: model.activation });
   ops.linearAdd(x, wide, w.fc2);
 }
 
@@ -118,21 +132,8 @@ export function clipFinalNorm(ops: Ops, model: ClipModel, x: Tensor): Tensor {
  * @param normed the final-normed last hidden state [batch · tokens, hidden]
  * @returns [batch, hidden] at each sequence's first end-of-text token
  */
-export function clipPooled(
-  ops: Ops,
-  model: ClipModel,
-  normed: Tensor,
-  ids: Int32Array,
-  batch: number,
-): Tensor {
-  const tokens = ids.length / batch;
-  const rows = Int32Array.from({ length: batch }, (_, b) => {
-    const sequence = ids.subarray(b * tokens, (b + 1) * tokens);
-    return b * tokens + endOfText(sequence, model.config.eos_token_id);
-  });
-  using rowTensor = ops.device.from(rows, [batch]);
-  return ops.embedding(normed, rowTensor);
-}
+export const clipPooled = (ops: Ops, normed: Tensor, tokens: ClipTokens): Tensor =>
+  ops.embedding(normed, tokens.ends);
 
 /** Where OpenAI's argmax over the ids points: the first end-of-text; without one, the first of the highest id. */
 function endOfText(ids: Int32Array, eos: number): number {

@@ -68,25 +68,24 @@ export function t5Model(w: Weights, config: T5Config): T5Model {
   };
 }
 
+/** A batch of tokens as the encoder reads it. */
+export interface T5Tokens {
+  readonly batch: number;
+  /** [batch · tokens] */
+  readonly ids: Tensor;
+  /** [batch · tokens], 0 = padding that is not attended; absent: everything is (Flux, SD3, ComfyUI) */
+  readonly mask?: Tensor | undefined;
+}
+
 /**
  * Runs the encoder and yields the hidden state [batch · tokens, d_model] of every layer: 0 is the embedding, i the
  * output of block i, none of them normed. Updated in place, as clipLayers' is.
- * @param ids [batch · tokens]
- * @param mask [batch · tokens], 0 = padding that is not attended; absent: everything is (Flux, SD3, ComfyUI)
  */
-export function* t5Layers(
-  ops: Ops,
-  model: T5Model,
-  ids: Int32Array,
-  batch: number,
-  mask?: Int32Array,
-): Generator<Layer, void> {
-  using idTensor = ops.device.from(ids, [ids.length]);
-  using keyMask = mask && ops.device.from(mask, [mask.length]);
-  using x = ops.embedding(model.shared, idTensor);
+export function* t5Layers(ops: Ops, model: T5Model, tokens: T5Tokens): Generator<Layer, void> {
+  using x = ops.embedding(model.shared, tokens.ids);
   yield { layer: 0, hidden: x };
   for (const [i, block] of model.blocks.entries()) {
-    t5Block(ops, block, x, model, batch, keyMask);
+    t5Block(ops, block, x, model, tokens);
     yield { layer: i + 1, hidden: x };
   }
 }
@@ -95,20 +94,21 @@ export function* t5Layers(
  * One block, in place. T5 folds 1/sqrt(headDim) into its initialisation, hence `scale: 1`.
  * @param x [batch · tokens, d_model], updated
  */
-function t5Block(ops: Ops, w: T5Block, x: Tensor, model: T5Model, batch: number, keyMask?: Tensor): void {
+function t5Block(ops: Ops, w: T5Block, x: Tensor, model: T5Model, { batch, mask }: T5Tokens): void {
   const { config } = model;
+  const { inner } = ops;
   {
-    using h = ops.rmsNorm(x, w.attentionNorm, config.layer_norm_epsilon);
-    using q = ops.linear(h, w.q);
-    using k = ops.linear(h, w.k);
-    using v = ops.linear(h, w.v);
-    const options = { batch, heads: config.num_heads, scale: 1, bias: model.bias, keyMask };
+    using h = inner.rmsNorm(x, w.attentionNorm, config.layer_norm_epsilon);
+    using q = inner.linear(h, w.q);
+    using k = inner.linear(h, w.k);
+    using v = inner.linear(h, w.v);
+    const options = { batch, heads: config.num_heads, scale: 1, bias: model.bias, keyMask: mask };
     using mixed = ops.attention(q, k, v, options);
     ops.linearAdd(x, mixed, w.o);
   }
-  using h = ops.rmsNorm(x, w.feedForwardNorm, config.layer_norm_epsilon);
-  using up = ops.linear(h, w.wi_1);
-  using gated = ops.linear(h, w.wi_0, { activation: model.activation, multiply: up });
+  using h = inner.rmsNorm(x, w.feedForwardNorm, config.layer_norm_epsilon);
+  using up = inner.linear(h, w.wi_1);
+  using gated = inner.linear(h, w.wi_0, { activation: model.activation, multiply: up });
   ops.linearAdd(x, gated, w.wo);
 }
 

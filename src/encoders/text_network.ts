@@ -1,10 +1,10 @@
-/** What every text encoder offers, whatever its architecture, and the one loop that runs it. */
+/** What every text encoder offers, whatever its architecture. */
 import type { ClipPart, T5Part } from '../formats/index.js';
-import { cancelled } from '../runtime/device.js';
+import type { Device } from '../runtime/device.js';
 import type { Ops } from '../runtime/ops.js';
 import type { Tensor } from '../runtime/tensor.js';
 import type { Weights } from '../runtime/weights.js';
-import { clipFinalNorm, clipLayers, clipModel, clipPooled } from './clip.js';
+import { clipFinalNorm, clipLayers, clipModel, clipPooled, clipTokens } from './clip.js';
 import type { Layer } from './layer.js';
 import { t5FinalNorm, t5Layers, t5Model } from './t5.js';
 
@@ -15,6 +15,15 @@ export interface TokenBatch {
   readonly batch: number;
   /** [batch · tokens], 0 = padding that must not be attended (T5 only); absent: everything is attended */
   readonly mask?: Int32Array | undefined;
+}
+
+/** Tokens on the device, as the layers read them. */
+export interface PlacedTokens extends Disposable {
+  /** Other tokens in their place: as many sequences, as long, with a mask or without as before. */
+  write(tokens: TokenBatch): void;
+  layers(ops: Ops): Generator<Layer, void>;
+  /** [batch, width] from the final-normed last state; absent for T5. */
+  pooled?(ops: Ops, normed: Tensor): Tensor;
 }
 
 export interface TextNetwork {
@@ -33,10 +42,8 @@ export interface TextNetwork {
   readonly positions: number;
   /** Multiply-adds of all matmuls for one token: 2 · this · tokens floating-point operations. */
   readonly weightsPerToken: number;
-  layers(ops: Ops, tokens: TokenBatch): Generator<Layer, void>;
+  place(device: Device, tokens: TokenBatch): PlacedTokens;
   finalNorm(ops: Ops, hidden: Tensor): Tensor;
-  /** [batch, width] from the final-normed last state; absent for T5. */
-  pooled?(ops: Ops, normed: Tensor, tokens: TokenBatch): Tensor;
   /** [batch, projection]; absent without a projection. */
   project?(ops: Ops, pooled: Tensor): Tensor;
 }
@@ -54,9 +61,17 @@ export function clipNetwork(weights: Weights, part: ClipPart): TextNetwork {
     vocabulary: part.config.vocab_size,
     positions: part.config.max_position_embeddings,
     weightsPerToken: depth * (4 * d * d + 2 * d * ff),
-    layers: (ops, { ids, batch }) => clipLayers(ops, model, ids, batch),
+    place: (device, { ids, batch }) => {
+      const inputs = new TokenInputs(device, clipTokens(model, ids, batch));
+      const tokens = { batch, ...inputs.tensors };
+      return {
+        write: (other) => inputs.write(clipTokens(model, other.ids, batch)),
+        layers: (ops) => clipLayers(ops, model, tokens),
+        pooled: (ops, normed) => clipPooled(ops, normed, tokens),
+        [Symbol.dispose]: () => inputs[Symbol.dispose](),
+      };
+    },
     finalNorm: (ops, hidden) => clipFinalNorm(ops, model, hidden),
-    pooled: (ops, normed, { ids, batch }) => clipPooled(ops, model, normed, ids, batch),
     ...(text_projection && { project: (ops: Ops, pooled: Tensor) => ops.linear(pooled, text_projection) }),
   };
 }
@@ -64,6 +79,7 @@ export function clipNetwork(weights: Weights, part: ClipPart): TextNetwork {
 export function t5Network(weights: Weights, part: T5Part): TextNetwork {
   const model = t5Model(weights, part.config);
   const { d_model: d, d_kv, d_ff, num_heads, num_layers: depth } = part.config;
+  const values = ({ ids, mask }: TokenBatch) => ({ ids, ...(mask && { mask }) });
   return {
     name: part.slot,
     depth,
@@ -73,101 +89,32 @@ export function t5Network(weights: Weights, part: T5Part): TextNetwork {
     vocabulary: part.config.vocab_size,
     positions: Infinity,
     weightsPerToken: depth * (4 * d * num_heads * d_kv + 3 * d * d_ff),
-    layers: (ops, { ids, batch, mask }) => t5Layers(ops, model, ids, batch, mask),
+    place: (device, tokens) => {
+      const inputs = new TokenInputs(device, values(tokens));
+      return {
+        write: (other) => inputs.write(values(other)),
+        layers: (ops) => t5Layers(ops, model, { batch: tokens.batch, ...inputs.tensors }),
+        [Symbol.dispose]: () => inputs[Symbol.dispose](),
+      };
+    },
     finalNorm: (ops, hidden) => t5FinalNorm(ops, model, hidden),
   };
 }
 
-/** Which intermediate results to bring to the host besides the last hidden state. */
-export interface Wanted {
-  /** Raw hidden states by number. */
-  readonly raw?: readonly number[] | undefined;
-  /** Hidden states by number, final-normed. */
-  readonly normed?: readonly number[] | undefined;
-  /** Told when the device has finished a layer. */
-  readonly onLayer?: ((layer: number) => void) | undefined;
-  /** Ends the enqueuing; what is queued already is the device's to cancel. */
-  readonly signal?: AbortSignal | undefined;
-}
+/** Integers by name, as tensors of one dimension. */
+class TokenInputs<Values extends Readonly<Record<string, Int32Array>>> implements Disposable {
+  readonly tensors: { readonly [Name in keyof Values]: Tensor };
 
-/** All F32, dense. */
-export interface EncodedTokens {
-  /** [batch · tokens, width], final-normed */
-  readonly lastHiddenState: Float32Array;
-  readonly raw: ReadonlyMap<number, Float32Array>;
-  readonly normed: ReadonlyMap<number, Float32Array>;
-  /** [batch, width] */
-  readonly pooled?: Float32Array | undefined;
-  /** [batch, projection] */
-  readonly projected?: Float32Array | undefined;
-}
-
-/**
- * Runs a network on token ids. Ops are enqueued far ahead of the device, in turns of a few milliseconds, so that the
- * thread is never held.
- * @throws KotobaError ERR_CANCELLED; ERR_NON_FINITE with the encoder and layer where the first NaN or infinity arose
- */
-export async function encodeTokens(
-  ops: Ops,
-  network: TextNetwork,
-  tokens: TokenBatch,
-  wanted: Wanted = {},
-): Promise<EncodedTokens> {
-  const raw: Read[] = [];
-  const normed: Read[] = [];
-  const last: Partial<Record<'lastHiddenState' | 'pooled' | 'projected', Promise<Float32Array>>> = {};
-  const reached: Promise<void>[] = [];
-  let turn = performance.now();
-  for (const { layer, hidden } of network.layers(ops, tokens)) {
-    ops.requireFinite(hidden, `${network.name}: layer ${layer} of ${network.depth}`);
-    if (wanted.raw?.includes(layer)) raw.push(read(layer, hidden));
-    if (wanted.normed?.includes(layer) || layer === network.depth) {
-      using norm = network.finalNorm(ops, hidden);
-      ops.requireFinite(norm, `${network.name}: final norm of layer ${layer}`);
-      if (wanted.normed?.includes(layer)) normed.push(read(layer, norm));
-      if (layer === network.depth) Object.assign(last, readHeads(ops, network, norm, tokens));
-    }
-    if (wanted.onLayer) reached.push(quiet(ops.device.native.reached().then(() => wanted.onLayer?.(layer))));
-    if (performance.now() - turn > TURN_MS) {
-      await new Promise((resume) => setImmediate(resume));
-      if (wanted.signal?.aborted) throw cancelled();
-      turn = performance.now();
-    }
+  constructor(device: Device, values: Values) {
+    const placed = Object.entries(values).map(([name, data]) => [name, device.from(data, [data.length])]);
+    this.tensors = Object.fromEntries(placed) as typeof this.tensors;
   }
-  const [rawStates, normedStates, lastHiddenState, pooled, projected] = await Promise.all([
-    Promise.all(raw),
-    Promise.all(normed),
-    last.lastHiddenState!,
-    last.pooled,
-    last.projected,
-    ...reached,
-  ]);
-  return { raw: new Map(rawStates), normed: new Map(normedStates), lastHiddenState, pooled, projected };
-}
 
-/** How long the thread enqueues before others get their turn, milliseconds: a cold start is slow. */
-const TURN_MS = 3;
+  write(values: Values): void {
+    for (const [name, tensor] of Object.entries(this.tensors)) tensor.write(values[name]!);
+  }
 
-/** A failure is reported where the results are awaited, all at once; until then it must not count as unhandled. */
-function quiet<T>(promise: Promise<T>): Promise<T> {
-  promise.catch(() => undefined);
-  return promise;
-}
-
-type Read = Promise<readonly [layer: number, values: Float32Array]>;
-
-function read(layer: number, hidden: Tensor): Read {
-  return quiet(hidden.read().then((values) => [layer, values] as const));
-}
-
-/** @param norm the final-normed last hidden state */
-function readHeads(ops: Ops, network: TextNetwork, norm: Tensor, tokens: TokenBatch) {
-  const lastHiddenState = quiet(norm.read());
-  if (!network.pooled) return { lastHiddenState };
-  using pooled = network.pooled(ops, norm, tokens);
-  const heads = { lastHiddenState, pooled: quiet(pooled.read()) };
-  if (!network.project) return heads;
-  using projected = network.project(ops, pooled);
-  ops.requireFinite(projected, `${network.name}: projection`);
-  return { ...heads, projected: quiet(projected.read()) };
+  [Symbol.dispose](): void {
+    for (const tensor of Object.values(this.tensors)) tensor.dispose();
+  }
 }

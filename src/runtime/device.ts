@@ -4,20 +4,29 @@
  */
 import { native, type NativeDevice, type NativeDeviceInfo, type NativeFile } from '../../bindings/native.js';
 import { KotobaError } from '../errors.js';
+import { gpuRefusal, type GpuRefusal } from './gpu_refusal.js';
 import { Tensor } from './tensor.js';
 
-/** `cuda:1` is the second GPU; `cuda-sim` runs the CUDA kernels on the CPU, for tests. */
-export type DeviceName = 'cpu' | 'cuda' | 'cuda-sim' | `cuda:${number}` | `cuda-sim:${number}`;
+/**
+ * `auto`: the first GPU, or the CPU where none can be used. `cuda:1` is the second GPU; `cuda-sim` runs the CUDA kernels on
+ * the CPU, for tests.
+ */
+export type DeviceName = 'auto' | 'cpu' | 'cuda' | 'cuda-sim' | `cuda:${number}` | `cuda-sim:${number}`;
 
 /** CPU instruction sets, plainest first; the best one this CPU has is chosen unless one is asked for. */
 export const INSTRUCTION_SETS = ['plain', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'amx'] as const;
 export type InstructionSet = (typeof INSTRUCTION_SETS)[number];
+
+/** What is opened where no name is given: KOTOBA_DEVICE, else `auto`. */
+export const defaultDevice = (): DeviceName => (process.env['KOTOBA_DEVICE'] || 'auto') as DeviceName;
 
 export interface DeviceOptions {
   /** CPU threads; default KOTOBA_THREADS, else every core this process may use. */
   threads?: number | undefined;
   /** Default KOTOBA_ISA, else the best. */
   instructions?: InstructionSet | undefined;
+  /** Bytes of a GPU's memory that may be taken; default KOTOBA_VRAM (MiB), else nine tenths of what it has. */
+  vram?: number | undefined;
 }
 
 /** Freed activations kept for the next job, bytes: a CLIP encode fits; T5's hundreds of MiB go back. */
@@ -26,17 +35,39 @@ const KEEP_BETWEEN_JOBS = 64 << 20;
 export class Device implements AsyncDisposable {
   readonly native: NativeDevice;
   readonly info: NativeDeviceInfo;
+  /** Why `auto` came to the CPU. */
+  readonly fallback: GpuRefusal | undefined;
   #lastJob: Promise<unknown> = Promise.resolve();
   #closed = false;
 
-  private constructor(handle: NativeDevice) {
+  private constructor(handle: NativeDevice, fallback?: GpuRefusal) {
     this.native = handle;
     this.info = handle.describe();
+    this.fallback = fallback;
   }
 
-  /** @throws KotobaError ERR_DEVICE if this build or machine has no such device */
-  static open(name: DeviceName = 'cpu', options: DeviceOptions = {}): Device {
-    return new Device(new native.Device({ kind: name, ...options }));
+  /**
+   * @param name default KOTOBA_DEVICE, else `auto`
+   * @throws KotobaError ERR_DEVICE if this build or machine has no such device, and says what to do
+   */
+  static open(name: DeviceName = defaultDevice(), options: DeviceOptions = {}): Device {
+    const open = (kind: string): NativeDevice => new native.Device({ kind, ...options });
+    if (name !== 'auto') return new Device(open(name));
+    try {
+      return new Device(open('cuda'));
+    } catch (error) {
+      return new Device(open('cpu'), gpuRefusal(error));
+    }
+  }
+
+  /** Whether matmuls run on a GPU, real or simulated. */
+  get isGpu(): boolean {
+    return this.info.name !== 'cpu';
+  }
+
+  /** Bytes that it may take: a GPU's budget, the machine's memory for the CPU. */
+  get memory(): number {
+    return this.isGpu ? this.info.budget : this.info.memory;
   }
 
   /** Uninitialised memory. */
@@ -47,7 +78,7 @@ export class Device implements AsyncDisposable {
   /** Copies host values to the device. */
   from(data: Float32Array | Int32Array, shape: readonly number[]): Tensor {
     const tensor = this.empty(data instanceof Float32Array ? 'F32' : 'I32', shape);
-    this.native.upload(tensor.native, data);
+    tensor.write(data);
     return tensor;
   }
 

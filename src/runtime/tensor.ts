@@ -45,11 +45,21 @@ export class Tensor implements Disposable {
     return this.#view(this.native.reshape(shape), shape);
   }
 
+  /** New values for all elements, in the order of the queue. */
+  write(data: Float32Array | Int32Array): void {
+    this.device.native.upload(this.native, data);
+  }
+
   /** Values of an F32 tensor, dense, once everything enqueued so far has run. */
   async read(): Promise<Float32Array> {
     if (this.dtype !== 'F32')
       throw new KotobaError('ERR_ARGUMENT', `tensor: read() needs F32, got ${this.dtype}: decode it first`);
     return new Float32Array(await this.device.native.read(this.native));
+  }
+
+  /** The dense bytes of any dtype, after everything enqueued so far. */
+  async readBytes(): Promise<Uint8Array> {
+    return new Uint8Array(await this.device.native.read(this.native));
   }
 
   dispose(): void {

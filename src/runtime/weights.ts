@@ -83,6 +83,21 @@ export class Weights implements Disposable {
     return { weight, bias, kernel };
   }
 
+  /** A 1×1 convolution, which is a linear layer over pixels, or a matrix in its place. */
+  pointwise(name: string, outputs: number, inputs: number): Linear {
+    if (this.#sources.get(`${name}.weight`)?.shape.length === 2) return this.linear(name, outputs, inputs);
+    const { weight, bias } = this.conv(name, outputs, inputs, 1);
+    return { weight, bias };
+  }
+
+  /** A convolution whose stride is its kernel: a linear layer over patches in the order channel, row, column. */
+  patchEmbedding(name: string, outputs: number, inputs: number, patch: number): Linear {
+    const source = this.#source(`${name}.weight`, [outputs, inputs, patch, patch]);
+    this.#requireUnscaled(source);
+    const weight = this.#map(source.tensor, [outputs, inputs * patch * patch]);
+    return { weight, bias: this.#bias(name, [0, outputs]) };
+  }
+
   /** `name`.weight and `name`.bias [columns] */
   norm(name: string, columns: number): Norm {
     return { weight: this.tensor(`${name}.weight`, [columns]), bias: this.tensor(`${name}.bias`, [columns]) };

@@ -77,6 +77,7 @@ export function fakePipeline(settings: FakeSettings = {}): FakePipeline {
           sigmas: [1, 0.5, 0],
           cfg: 1,
           encoders,
+          precisions: { transformer: 'fp32', vae: 'fp32', clip_l: 'fp32', t5: 'fp32' },
           ...read(prompt, encoders),
           seconds: { encode: 0.1, sample: 0.2, decode: 0.3 },
         };
