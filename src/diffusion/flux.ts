@@ -5,7 +5,7 @@
  * on queries and keys. Reference: black-forest-labs/flux, model.py and modules/layers.py.
  */
 import { KotobaError } from '../errors.js';
-import type { Linear, Ops } from '../runtime/ops.js';
+import type { LayerOps, Linear, Ops } from '../runtime/ops.js';
 import type { Tensor } from '../runtime/tensor.js';
 import {
   SINUSOID_WIDTH,
@@ -32,10 +32,19 @@ export interface FluxInput {
   readonly y: Tensor;
   /** [textTokens + imageTokens, headDim]: rotation() of text and image ids */
   readonly rotation: Tensor;
-  /** [batch], 1 = noise … 0 = picture */
-  readonly timesteps: readonly number[];
-  /** [batch]; wanted by dev, ignored by schnell */
-  readonly guidance?: readonly number[] | undefined;
+  /** fluxSinusoids() of the timesteps, 1 = noise … 0 = picture: [batch, 256] */
+  readonly time: Tensor;
+  /** fluxSinusoids() of the guidance: [batch, 256]; wanted by dev, ignored by schnell */
+  readonly guidance?: Tensor | undefined;
+}
+
+/**
+ * @param values timesteps or guidances, one for each sequence
+ * @returns [values, 256]: what FluxInput.time and .guidance hold
+ */
+export function fluxSinusoids(values: readonly number[]): Float32Array {
+  const scaled = values.map((value) => value * TIME_FACTOR);
+  return sinusoids(scaled, SINUSOID_WIDTH);
 }
 
 /** What a block has left: both streams of a double block, or the one of a single block. Borrowed. */
@@ -83,48 +92,36 @@ export function* fluxBlocks(ops: Ops, model: FluxModel, input: FluxInput): Gener
   using mod = ops.linear(vec, model.adaLN_modulation);
   using shift = part(mod, 0, 2);
   using scale = part(mod, 1, 2);
-  using normed = ops.layerNormModulated(img, shift, scale, EPS);
+  using normed = ops.inner.layerNormModulated(img, shift, scale, EPS);
   return ops.linear(normed, model.final_linear);
 }
 
 /** @returns SiLU(time_in + guidance_in + vector_in), [batch, hidden]: all that modulations see of it */
 function conditioning(ops: Ops, model: FluxModel, input: FluxInput): Tensor {
   using vec = embedVector(ops, model, input);
-  return ops.activate(vec, 'silu');
+  return ops.inner.activate(vec, 'silu');
 }
 
-function embedVector(ops: Ops, model: FluxModel, { batch, timesteps, guidance, y }: FluxInput): Tensor {
-  if (timesteps.length !== batch || (model.guidance_in && guidance?.length !== batch))
+function embedVector(ops: Ops, model: FluxModel, { batch, time, guidance, y }: FluxInput): Tensor {
+  if (time.rows !== batch || (model.guidance_in && guidance?.rows !== batch))
     throw new KotobaError(
       'ERR_ARGUMENT',
-      `Flux: expected ${batch} timesteps${model.guidance_in ? ' and guidances' : ''}, got ${timesteps.length}` +
-        (model.guidance_in ? ` and ${guidance?.length ?? 'none'}` : ''),
+      `Flux: expected ${batch} timesteps${model.guidance_in ? ' and guidances' : ''}, got ${time.rows}` +
+        (model.guidance_in ? ` and ${guidance?.rows ?? 'none'}` : ''),
     );
-  const embed = (values: readonly number[]): Tensor =>
-    ops.device.from(
-      sinusoids(
-        values.map((value) => value * TIME_FACTOR),
-        SINUSOID_WIDTH,
-      ),
-      [batch, SINUSOID_WIDTH],
-    );
-  using time = embed(timesteps);
   const vec = vectorMlp(ops, model.time_in, time);
-  if (model.guidance_in && guidance) {
-    using strength = embed(guidance);
-    addVectorMlp(ops, vec, model.guidance_in, strength);
-  }
+  if (model.guidance_in && guidance) addVectorMlp(ops, vec, model.guidance_in, guidance);
   addVectorMlp(ops, vec, model.vector_in, y);
   return vec;
 }
 
 function vectorMlp(ops: Ops, w: VectorMlp, x: Tensor): Tensor {
-  using hidden = ops.linear(x, w.in_layer, { activation: 'silu' });
+  using hidden = ops.inner.linear(x, w.in_layer, { activation: 'silu' });
   return ops.linear(hidden, w.out_layer);
 }
 
 function addVectorMlp(ops: Ops, sum: Tensor, w: VectorMlp, x: Tensor): void {
-  using hidden = ops.linear(x, w.in_layer, { activation: 'silu' });
+  using hidden = ops.inner.linear(x, w.in_layer, { activation: 'silu' });
   ops.linearAdd(sum, hidden, w.out_layer);
 }
 
@@ -137,7 +134,7 @@ function* doubleBlocks(run: Run, input: FluxInput): Generator<FluxStage, Tensor>
     doubleBlock(run, block, img, txt);
     yield { name: `double_blocks.${i}`, img, txt };
   }
-  const joint = emptyJoint(run);
+  const joint = emptyJoint(run, ops);
   join(run, joint, txt, 0);
   join(run, joint, img, run.textTokens);
   return joint;
@@ -149,12 +146,12 @@ function doubleBlock(run: Run, w: FluxDoubleBlock, img: Tensor, txt: Tensor): vo
   using imgMod = ops.linear(vec, w.img.mod);
   using txtMod = ops.linear(vec, w.txt.mod);
   {
-    using q = emptyJoint(run);
-    using k = emptyJoint(run);
-    using v = emptyJoint(run);
+    using q = emptyJoint(run, ops.inner);
+    using k = emptyJoint(run, ops.inner);
+    using v = emptyJoint(run, ops.inner);
     project(run, w.txt, txt, txtMod, { q, k, v }, 0);
     project(run, w.img, img, imgMod, { q, k, v }, textTokens);
-    using mixed = emptyJoint(run);
+    using mixed = emptyJoint(run, ops.inner);
     attend(run, mixed, q, k, v);
     addAttention(run, w.txt, txt, txtMod, mixed, 0, textTokens);
     addAttention(run, w.img, img, imgMod, mixed, textTokens, imageTokens);
@@ -172,20 +169,20 @@ function project(
   joint: { q: Tensor; k: Tensor; v: Tensor },
   offset: number,
 ): void {
-  const { ops } = run;
+  const { inner } = run.ops;
   using shift = part(mod, 0, 6);
   using scale = part(mod, 1, 6);
-  using normed = ops.layerNormModulated(x, shift, scale, EPS);
+  using normed = inner.layerNormModulated(x, shift, scale, EPS);
   projectHeads(run, joint.q, normed, w.attn.q, w.attn.query_norm, offset);
   projectHeads(run, joint.k, normed, w.attn.k, w.attn.key_norm, offset);
-  using v = ops.linear(normed, w.attn.v);
+  using v = inner.linear(normed, w.attn.v);
   join(run, joint.v, v, offset);
 }
 
 /** Projects, norms and rotates queries or keys. */
 function projectHeads(run: Run, out: Tensor, x: Tensor, w: Linear, weight: Tensor, offset: number): void {
   const { ops, model, batch, rotation } = run;
-  using heads = ops.linear(x, w);
+  using heads = ops.inner.linear(x, w);
   ops.headNormRope(
     out,
     heads,
@@ -219,8 +216,8 @@ function addMlp({ ops }: Run, w: FluxStream, x: Tensor, mod: Tensor): void {
   using shift = part(mod, 3, 6);
   using scale = part(mod, 4, 6);
   using gate = part(mod, 5, 6);
-  using normed = ops.layerNormModulated(x, shift, scale, EPS);
-  using hidden = ops.linear(normed, w.mlp_in, { activation: 'gelu_tanh' });
+  using normed = ops.inner.layerNormModulated(x, shift, scale, EPS);
+  using hidden = ops.inner.linear(normed, w.mlp_in, { activation: 'gelu_tanh' });
   ops.linearAdd(x, hidden, w.mlp_out, gate);
 }
 
@@ -232,28 +229,30 @@ function singleBlock(run: Run, w: FluxSingleBlock, x: Tensor): void {
   using shift = part(mod, 0, 3);
   using scale = part(mod, 1, 3);
   using gate = part(mod, 2, 3);
-  using both = ops.device.empty('F32', [x.rows, h + model.mlp]);
+  using both = ops.inner.empty([x.rows, h + model.mlp]);
   {
-    using normed = ops.layerNormModulated(x, shift, scale, EPS);
+    using normed = ops.inner.layerNormModulated(x, shift, scale, EPS);
     using mixed = both.columnRange(0, h);
     attendSelf(run, w.attn, normed, mixed);
     using hidden = both.columnRange(h, h + model.mlp);
-    ops.linearInto(hidden, normed, w.mlp_in, { activation: 'gelu_tanh' });
+    ops.inner.linearInto(hidden, normed, w.mlp_in, { activation: 'gelu_tanh' });
   }
   ops.linearAdd(x, both, w.linear2, gate);
 }
 
 function attendSelf(run: Run, w: Projections, x: Tensor, out: Tensor): void {
-  using q = emptyJoint(run);
-  using k = emptyJoint(run);
+  const { inner } = run.ops;
+  using q = emptyJoint(run, inner);
+  using k = emptyJoint(run, inner);
   projectHeads(run, q, x, w.q, w.query_norm, 0);
   projectHeads(run, k, x, w.k, w.key_norm, 0);
-  using v = run.ops.linear(x, w.v);
+  using v = inner.linear(x, w.v);
   attend(run, out, q, k, v);
 }
 
-function emptyJoint({ ops, model, batch, textTokens, imageTokens }: Run): Tensor {
-  return ops.device.empty('F32', [batch * (textTokens + imageTokens), model.config.hidden_size]);
+/** @param ops in whose dtype */
+function emptyJoint({ model, batch, textTokens, imageTokens }: Run, ops: LayerOps): Tensor {
+  return ops.empty([batch * (textTokens + imageTokens), model.config.hidden_size]);
 }
 
 /** Puts a stream's tokens where they belong in every joint sequence. */
@@ -264,7 +263,7 @@ function join({ ops, batch }: Run, joint: Tensor, x: Tensor, offset: number): vo
 /** Takes a stream's tokens out of every joint sequence: a view if there is but one. */
 function tokensOf({ ops, batch }: Run, joint: Tensor, first: number, tokens: number): Tensor {
   if (batch === 1) return joint.rowRange(first, first + tokens);
-  const out = ops.device.empty('F32', [batch * tokens, joint.cols]);
+  const out = ops.device.empty(joint.dtype, [batch * tokens, joint.cols]);
   ops.copyTokens(out, joint, { batch, tokens, outOffset: 0, xOffset: first });
   return out;
 }

@@ -121,7 +121,7 @@ function* runMiddle(
 }
 
 function output(ops: Ops, tower: Tower, { pixels, size }: Image, groups: number): Tensor {
-  using normed = ops.groupNorm(pixels, tower.norm_out, {
+  using normed = ops.inner.groupNorm(pixels, tower.norm_out, {
     batch: size.batch,
     groups,
     eps: EPS,
@@ -134,7 +134,7 @@ function output(ops: Ops, tower: Tower, { pixels, size }: Image, groups: number)
 function resnet(ops: Ops, w: ResnetBlock, { pixels: x, size }: Image, groups: number): Image {
   const norm = { batch: size.batch, groups, eps: EPS, activation: 'silu' } as const;
   using hidden = convOfNorm(ops, x, w.norm1, w.conv1, norm, size);
-  using normed = ops.groupNorm(hidden, w.norm2, norm);
+  using normed = ops.inner.groupNorm(hidden, w.norm2, norm);
   if (!w.nin_shortcut) return { pixels: ops.conv2d(normed, w.conv2, { ...size, add: x }), size };
   using shortcut = ops.linear(x, w.nin_shortcut);
   return { pixels: ops.conv2d(normed, w.conv2, { ...size, add: shortcut }), size };
@@ -148,17 +148,18 @@ function convOfNorm(
   how: Parameters<Ops['groupNorm']>[2],
   size: ImageSize,
 ): Tensor {
-  using normed = ops.groupNorm(x, norm, how);
+  using normed = ops.inner.groupNorm(x, norm, how);
   return ops.conv2d(normed, conv, size);
 }
 
 /** x + proj_out(attention over all pixels) */
 function attention(ops: Ops, w: AttnBlock, { pixels: x, size }: Image, groups: number): Image {
   const { batch } = size;
-  using normed = ops.groupNorm(x, w.norm, { batch, groups, eps: EPS });
-  using q = ops.linear(normed, w.q);
-  using k = ops.linear(normed, w.k);
-  using v = ops.linear(normed, w.v);
+  const { inner } = ops;
+  using normed = inner.groupNorm(x, w.norm, { batch, groups, eps: EPS });
+  using q = inner.linear(normed, w.q);
+  using k = inner.linear(normed, w.k);
+  using v = inner.linear(normed, w.v);
   using mixed = ops.attention(q, k, v, { batch, heads: 1, scale: 1 / Math.sqrt(x.cols) });
   const out = ops.combine([[1, x]]);
   ops.linearAdd(out, mixed, w.proj_out);

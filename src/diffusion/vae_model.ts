@@ -76,7 +76,7 @@ export function vaeDecoder(w: Weights, config: VaeConfig): VaeDecoder {
     norm_out: w.norm('decoder.norm_out', widths[0]!),
     conv_out: w.conv('decoder.conv_out', config.out_ch, widths[0]!, 3),
     quant: config.quant_conv
-      ? pointwise(w, 'post_quant_conv', config.z_channels, config.z_channels)
+      ? w.pointwise('post_quant_conv', config.z_channels, config.z_channels)
       : undefined,
   };
   return { config, factor: 2 ** (config.ch_mult.length - 1), decoder };
@@ -103,7 +103,7 @@ export function vaeEncoder(w: Weights, config: VaeConfig): VaeEncoder {
     mid: middle(w, 'encoder.mid', top),
     norm_out: w.norm('encoder.norm_out', top),
     conv_out: w.conv('encoder.conv_out', moments, top, 3),
-    quant: config.quant_conv ? pointwise(w, 'quant_conv', moments, moments) : undefined,
+    quant: config.quant_conv ? w.pointwise('quant_conv', moments, moments) : undefined,
   };
   return { config, factor: 2 ** (config.ch_mult.length - 1), encoder };
 }
@@ -114,7 +114,7 @@ function resnetBlock(w: Weights, at: string, inputs: number, outputs: number): R
     conv1: w.conv(`${at}.conv1`, outputs, inputs, 3),
     norm2: w.norm(`${at}.norm2`, outputs),
     conv2: w.conv(`${at}.conv2`, outputs, outputs, 3),
-    nin_shortcut: inputs !== outputs ? pointwise(w, `${at}.nin_shortcut`, outputs, inputs) : undefined,
+    nin_shortcut: inputs !== outputs ? w.pointwise(`${at}.nin_shortcut`, outputs, inputs) : undefined,
   };
 }
 
@@ -124,17 +124,11 @@ function middle(w: Weights, at: string, width: number): Middle {
     block_1: resnetBlock(w, `${at}.block_1`, width, width),
     attn_1: {
       norm: w.norm(`${attn}.norm`, width),
-      q: pointwise(w, `${attn}.q`, width, width),
-      k: pointwise(w, `${attn}.k`, width, width),
-      v: pointwise(w, `${attn}.v`, width, width),
-      proj_out: pointwise(w, `${attn}.proj_out`, width, width),
+      q: w.pointwise(`${attn}.q`, width, width),
+      k: w.pointwise(`${attn}.k`, width, width),
+      v: w.pointwise(`${attn}.v`, width, width),
+      proj_out: w.pointwise(`${attn}.proj_out`, width, width),
     },
     block_2: resnetBlock(w, `${at}.block_2`, width, width),
   };
-}
-
-/** A 1×1 convolution is a linear layer over pixels. */
-function pointwise(w: Weights, name: string, outputs: number, inputs: number): Linear {
-  const { weight, bias } = w.conv(name, outputs, inputs, 1);
-  return { weight, bias };
 }

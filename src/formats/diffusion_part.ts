@@ -1,12 +1,19 @@
-/** A denoiser or VAE found in a file: Flux and VAEs complete and checked, the others recognised and counted. */
-import type { ConfigSource } from './config.js';
-import { buildFlux } from './flux_part.js';
+/** A denoiser or VAE found in a file, complete and checked. */
+import type { ConfigFamily, ConfigSource } from './config.js';
+import { buildFlux, fluxFamily } from './flux_part.js';
+import { buildMmdit, mmditFamily } from './mmdit_part.js';
 import type { ModelFile } from './model_file.js';
-import type { DiffusionScheme, UncheckedScheme } from './names/diffusion.js';
-import { members, summarize } from './part_summary.js';
-import type { DiffusionPart, UncheckedPart } from './part.js';
-import { folderOf, parseLoosely, record } from './resolve.js';
-import { buildVae } from './vae_part.js';
+import type { DiffusionScheme } from './names/diffusion.js';
+import type { DiffusionPart } from './part.js';
+import { buildUnet, unetFamily } from './unet_part.js';
+import { buildVae, vaeFamily } from './vae_part.js';
+
+export const diffusionFamilies: Readonly<Record<DiffusionScheme['network'], ConfigFamily>> = {
+  flux: fluxFamily,
+  unet: unetFamily,
+  mmdit: mmditFamily,
+  vae: vaeFamily,
+};
 
 export function buildDiffusion(
   model: ModelFile,
@@ -14,24 +21,14 @@ export function buildDiffusion(
   prefix: string,
   given?: ConfigSource,
 ): DiffusionPart {
-  if (scheme.network === 'flux') return buildFlux(model, scheme, prefix, given);
-  if (scheme.network === 'vae') return buildVae(model, scheme, prefix, given);
-  return buildUnchecked(model, scheme, prefix);
-}
-
-function buildUnchecked(model: ModelFile, scheme: UncheckedScheme, prefix: string): UncheckedPart {
-  const tensors = new Map(
-    [...members(model, scheme, prefix)].map(([name, tensor]) => [name, { tensor, shape: tensor.shape }]),
-  );
-  const stored = model.metadata.get(`${folderOf(prefix)}config`);
-  return {
-    ...summarize(model, scheme, prefix, tensors),
-    slot: scheme.slot,
-    config: record(typeof stored === 'string' ? parseLoosely(stored) : undefined) ?? {},
-    missing: [],
-    unexpected: [],
-    wrong: [],
-    undecided: [],
-    notes: [],
-  };
+  switch (scheme.network) {
+    case 'flux':
+      return buildFlux(model, scheme, prefix, given);
+    case 'unet':
+      return buildUnet(model, scheme, prefix, given);
+    case 'mmdit':
+      return buildMmdit(model, scheme, prefix, given);
+    case 'vae':
+      return buildVae(model, scheme, prefix, given);
+  }
 }

@@ -3,8 +3,7 @@ import { KotobaError } from '../errors.js';
 import { buildClip, clipFamily } from './clip_part.js';
 import { givenConfig } from './config.js';
 import type { ConfigFamily, ConfigSource } from './config.js';
-import { buildDiffusion } from './diffusion_part.js';
-import { fluxFamily } from './flux_part.js';
+import { buildDiffusion, diffusionFamilies } from './diffusion_part.js';
 import type { ModelFile } from './model_file.js';
 import { clipSchemes } from './names/clip.js';
 import { diffusionSchemes } from './names/diffusion.js';
@@ -15,13 +14,15 @@ import { usedTensors } from './part.js';
 import type { Part, Slot } from './part.js';
 import { isScaleName } from './resolve.js';
 import { buildT5, t5Family } from './t5_part.js';
-import { vaeFamily, vaeOfFamily } from './vae_part.js';
+import { vaeOfFamily } from './vae_part.js';
 
 export interface IdentifyOptions {
   /** config keys of the reference (Hugging Face's for encoders), flat or one object per slot; overrides what the file says */
   readonly config?: Readonly<Record<string, unknown>> | undefined;
   /** the slot the config is meant for, where a file holds several networks */
   readonly slot?: Slot | undefined;
+  /** for work on the tensors alone: what only a running network needs to know may stay undecided */
+  readonly allowUndecided?: boolean | undefined;
 }
 
 /** Tensors of a file that no part reads. */
@@ -37,8 +38,7 @@ const kMaxParts = 32;
 interface Found {
   readonly prefix: string;
   readonly build: (given?: ConfigSource) => Part;
-  /** absent: a network whose config is not looked at */
-  readonly family?: ConfigFamily;
+  readonly family: ConfigFamily;
 }
 
 export function identify(model: ModelFile, options: IdentifyOptions = {}): Part[] {
@@ -90,8 +90,7 @@ function findDiffusion(model: ModelFile): Found[] {
       .filter((prefix) => scheme.unless === undefined || !model.tensors.has(prefix + scheme.unless))
       .map((prefix) => ({
         prefix,
-        ...(scheme.network === 'flux' && { family: fluxFamily }),
-        ...(scheme.network === 'vae' && { family: vaeFamily }),
+        family: diffusionFamilies[scheme.network],
         build: (given?: ConfigSource) => buildDiffusion(model, scheme, prefix, given),
       })),
   );
@@ -128,7 +127,7 @@ function applyConfig(
     return built instanceof KotobaError ? part : built;
   });
   if (applied === 0 && failures.length > 0) throw failures[0]!;
-  const hasTarget = found.some(({ family }, i) => family !== undefined && targets.has(i));
+  const hasTarget = found.some((_, i) => targets.has(i));
   if (applied === 0 && options.config !== undefined && hasTarget) throw unusedConfig(options);
   const broken = parts.find((part) => part instanceof KotobaError);
   if (broken !== undefined) throw broken;
@@ -149,14 +148,14 @@ function configFor(
   part: Part | KotobaError,
   { config, slot }: IdentifyOptions,
 ): ConfigSource | undefined {
-  if (family === undefined || config === undefined) return undefined;
+  if (config === undefined) return undefined;
   const fits = part instanceof KotobaError ? [] : part.fits;
   const slots = slot === undefined ? fits : [slot, ...fits];
   return givenConfig(config, family, slots);
 }
 
 function unusedConfig({ slot }: IdentifyOptions): KotobaError {
-  const families = [clipFamily, t5Family, fluxFamily, vaeFamily];
+  const families = [clipFamily, t5Family, ...Object.values(diffusionFamilies)];
   const keys = families.flatMap((family) => family.keys).map(({ name }) => name);
   return new KotobaError(
     'ERR_MODEL_CONFIG',

@@ -32,6 +32,8 @@ export type {
   ParsedFile,
   TensorInfo,
 } from './model_file.js';
+export { unetPlan } from './names/unet.js';
+export type { UnetBlock } from './names/unet.js';
 export { openModel } from './open.js';
 export { SLOTS, piecesOf, rowsOf } from './part.js';
 export type {
@@ -42,6 +44,8 @@ export type {
   Family,
   FluxConfig,
   FluxPart,
+  MmditConfig,
+  MmditPart,
   Part,
   Piece,
   Rows,
@@ -49,7 +53,8 @@ export type {
   T5Config,
   T5Part,
   TensorSource,
-  UncheckedPart,
+  UnetConfig,
+  UnetPart,
   VaeConfig,
   VaeHalf,
   VaePart,
@@ -59,10 +64,13 @@ export { QUANTIZED_TYPES, quantize } from './quantize.js';
 export type { QuantizedType } from './quantize.js';
 export { parseSafetensors } from './safetensors.js';
 export { checkPart, selectPart } from './select.js';
-export { writeT5Gguf } from './t5_gguf.js';
+export { GGUF_FILE_TYPES, t5GgufMetadata, writeT5Gguf } from './t5_gguf.js';
+export { llamaCppNames } from './names/t5.js';
 export type { UnigramPieces } from './t5_gguf.js';
 export { requireUnchanged, stampFiles } from './unchanged.js';
 export type { FileStamps } from './unchanged.js';
 export { requireHalf, vaeOfFamily } from './vae_part.js';
 export { writeGguf } from './write_gguf.js';
-export type { GgufTensor, GgufValue } from './write_gguf.js';
+export type { GgufValue } from './write_gguf.js';
+export { streamSafetensors } from './write.js';
+export type { StreamedTensor } from './write.js';

@@ -1,5 +1,6 @@
 /** What identify() says about one network of a file: which it is, where each of its tensors lies, what is wrong. */
 import type { TensorInfo } from './model_file.js';
+import type { UnetLayout } from './names/unet.js';
 
 /** The places a file can fill, as `--slot` and the pipelines name them. */
 export type Slot = ClipSlot | 't5' | 'transformer' | 'unet' | 'vae';
@@ -125,6 +126,46 @@ export interface FluxConfig {
   readonly max_sequence_length?: number;
 }
 
+/** Keys as in the LDM's code, where it has them. */
+export interface UnetConfig {
+  /** 4 latents; 9 where a mask and a masked picture join them (inpainting) */
+  readonly in_channels: number;
+  readonly out_channels: number;
+  /** channels of the first convolution */
+  readonly model_channels: number;
+  /** channels of every level, finest first */
+  readonly widths: readonly number[];
+  /** width of the tokens that are attended to */
+  readonly context_dim: number;
+  /** width of the vector of sizes and pooled text; 0: none */
+  readonly adm_in_channels: number;
+  /** attention heads of every level, finest first */
+  readonly heads: readonly number[];
+  readonly layout: UnetLayout;
+  /** what it predicts: the noise, or the velocity of arXiv:2202.00512 */
+  readonly prediction: 'eps' | 'v';
+  /** whether its last step is pure noise (arXiv:2305.08891) */
+  readonly zero_terminal_snr: boolean;
+}
+
+/** Keys as in Stability AI's code, where it has them. */
+export interface MmditConfig {
+  readonly in_channels: number;
+  readonly patch_size: number;
+  readonly hidden_size: number;
+  readonly num_heads: number;
+  readonly depth: number;
+  /** width of the MLPs / hidden_size */
+  readonly mlp_ratio: number;
+  readonly context_dim: number;
+  /** width of the pooled texts */
+  readonly adm_in_channels: number;
+  /** side of the table of positions, patches */
+  readonly pos_embed_max_size: number;
+  readonly qk_norm: boolean;
+  readonly x_block_self_attn_layers: readonly number[];
+}
+
 /** Keys as in the LDM and Black Forest Labs' code. */
 export interface VaeConfig {
   readonly ch: number;
@@ -160,7 +201,7 @@ interface PartBase {
   readonly prefix: string;
   /** file names of the weights, for messages */
   readonly path: string;
-  /** canonical name → where it is: Hugging Face's names of encoders, Black Forest Labs' of Flux and VAEs */
+  /** canonical name → where it is: Hugging Face's names of encoders, those of the original code of the others */
   readonly tensors: ReadonlyMap<string, TensorSource>;
   /** file names of tensors that should be there */
   readonly missing: readonly string[];
@@ -205,15 +246,19 @@ export interface VaePart extends PartBase {
   readonly factors: 'told' | 'assumed';
 }
 
-/** A denoiser that is recognised and counted, its tensors under the file's own names, unchecked. */
-export interface UncheckedPart extends PartBase {
-  readonly family: 'sd1' | 'sd2' | 'sdxl' | 'sd3';
-  readonly slot: 'transformer' | 'unet';
-  /** what the file's own `__metadata__.config` says */
-  readonly config: Readonly<Record<string, unknown>>;
+export interface UnetPart extends PartBase {
+  readonly family: 'sd1' | 'sd2' | 'sdxl';
+  readonly slot: 'unet';
+  readonly config: UnetConfig;
 }
 
-export type DiffusionPart = FluxPart | VaePart | UncheckedPart;
+export interface MmditPart extends PartBase {
+  readonly family: 'sd3';
+  readonly slot: 'transformer';
+  readonly config: MmditConfig;
+}
+
+export type DiffusionPart = FluxPart | UnetPart | MmditPart | VaePart;
 export type Part = ClipPart | T5Part | DiffusionPart;
 
 /** Every stored tensor a part reads, once. */

@@ -12,7 +12,8 @@ export function selectPart(model: ModelFile, options: IdentifyOptions = {}): Par
   const parts = identify(model, options);
   if (parts.length === 0) throw unknownModel(model);
   const part = options.slot === undefined ? onlyPart(model, parts) : partForSlot(model, parts, options.slot);
-  checkPart(part);
+  if (options.allowUndecided) checkTensors(part);
+  else checkPart(part);
   return part;
 }
 
@@ -57,7 +58,17 @@ function unknownModel(model: ModelFile): KotobaError {
 
 /** Throws one error that lists everything wrong with the part. */
 export function checkPart(part: Part): void {
-  const { path, description, missing, unexpected, wrong, undecided } = part;
+  checkTensors(part);
+  const { path, description, undecided } = part;
+  if (undecided.length > 0)
+    throw new KotobaError(
+      'ERR_MODEL_CONFIG',
+      `${path}: ${description}: ${undecided.join(' and ')} cannot be told from the tensors of a network of this size; ` +
+        `give a config, for example --config '{${undecided.map((key) => `"${key}": …`).join(', ')}}', or put its config.json beside it`,
+    );
+}
+
+function checkTensors({ path, description, missing, unexpected, wrong }: Part): void {
   const problems = [
     ...(missing.length > 0 ? [`${missing.length} missing: ${shorten(missing)}`] : []),
     ...(unexpected.length > 0 ? [`${unexpected.length} that nothing uses: ${shorten(unexpected)}`] : []),
@@ -70,12 +81,6 @@ export function checkPart(part: Part): void {
     throw new KotobaError(
       'ERR_MODEL_TENSORS',
       `${path}: seems to be ${description}, but its tensors do not match: ${problems.join('; ')}${hint}`,
-    );
-  if (undecided.length > 0)
-    throw new KotobaError(
-      'ERR_MODEL_CONFIG',
-      `${path}: ${description}: ${undecided.join(' and ')} cannot be told from the tensors of a network of this size; ` +
-        `give a config, for example --config '{${undecided.map((key) => `"${key}": …`).join(', ')}}', or put its config.json beside it`,
     );
 }
 

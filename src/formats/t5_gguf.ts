@@ -1,13 +1,14 @@
 /** A T5 encoder as llama.cpp's converter writes it: architecture "t5encoder", its names, its vocabulary inside. */
 import { KotobaError } from '../errors.js';
-import { blockWeights } from './dtype.js';
+import { blockWeights, type DType } from './dtype.js';
 import { llamaCppNames } from './names/t5.js';
 import type { T5Config, T5Part, TensorSource } from './part.js';
 import { quantize } from './quantize.js';
 import type { QuantizedType } from './quantize.js';
 import { readFloats } from './read.js';
 import { writeGguf } from './write_gguf.js';
-import type { GgufTensor, GgufValue } from './write_gguf.js';
+import type { StreamedTensor } from './write.js';
+import type { GgufValue } from './write_gguf.js';
 
 /** A Unigram vocabulary; text/'s UnigramVocabulary is one. */
 export interface UnigramPieces {
@@ -26,8 +27,24 @@ export interface UnigramPieces {
 
 /** llama.cpp's token types */
 const kTokenTypes = { normal: 1, unknown: 2, control: 3, user: 4, unused: 5, byte: 6 } as const;
-/** llama.cpp's file types */
-const kFileTypes: Readonly<Record<QuantizedType, number>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, BF16: 32 };
+/** llama.cpp's file types: which type most of a file's weights have. */
+export const GGUF_FILE_TYPES: Readonly<Partial<Record<DType, number>>> = {
+  F32: 0,
+  F16: 1,
+  Q4_0: 2,
+  Q4_1: 3,
+  Q8_0: 7,
+  Q5_0: 8,
+  Q5_1: 9,
+  Q2_K: 10,
+  Q3_K: 12,
+  Q4_K: 15,
+  Q5_K: 17,
+  Q6_K: 18,
+  IQ4_NL: 25,
+  IQ4_XS: 30,
+  BF16: 32,
+};
 /** What T5 was trained with; nothing here needs it, llama.cpp does. */
 const kContextLength = 512;
 /** values decoded at once */
@@ -50,8 +67,21 @@ export async function writeT5Gguf(
   const tensors = [...part.tensors].map(([canonical, source]) =>
     toGguf(path, names.get(canonical)!, source, storedType(canonical, source, type)),
   );
-  const metadata = new Map([...hyperparameters(path, config, type), ...vocabulary(path, config, tokenizer)]);
-  await writeGguf(path, metadata, tensors);
+  await writeGguf(path, t5GgufMetadata(path, config, type, tokenizer), tensors);
+}
+
+/**
+ * What llama.cpp and its kin want to know of a T5 encoder.
+ * @param type of most weights
+ * @throws KotobaError ERR_ARGUMENT for a config or vocabulary that such a file cannot tell
+ */
+export function t5GgufMetadata(
+  path: string,
+  config: T5Config,
+  type: DType,
+  tokenizer: UnigramPieces,
+): Map<string, GgufValue> {
+  return new Map([...hyperparameters(path, config, type), ...vocabulary(path, config, tokenizer)]);
 }
 
 function storedType(canonical: string, { shape }: TensorSource, type: QuantizedType): QuantizedType {
@@ -59,7 +89,7 @@ function storedType(canonical: string, { shape }: TensorSource, type: QuantizedT
   return shape.at(-1)! % blockWeights(type) === 0 ? type : 'F16';
 }
 
-function toGguf(path: string, name: string, source: TensorSource, dtype: QuantizedType): GgufTensor {
+function toGguf(path: string, name: string, source: TensorSource, dtype: QuantizedType): StreamedTensor {
   const { tensor, shape, scale, rows, append, transposed } = source;
   if (scale ?? rows ?? append ?? transposed)
     throw new KotobaError(
@@ -76,7 +106,7 @@ function toGguf(path: string, name: string, source: TensorSource, dtype: Quantiz
   return { name, dtype, shape, data };
 }
 
-function hyperparameters(path: string, config: T5Config, type: QuantizedType): [string, GgufValue][] {
+function hyperparameters(path: string, config: T5Config, type: DType): [string, GgufValue][] {
   const {
     relative_attention_max_distance: distance,
     is_gated_act: isGated,
@@ -102,7 +132,7 @@ function hyperparameters(path: string, config: T5Config, type: QuantizedType): [
   ];
   return [
     ['general.architecture', ['STRING', 't5encoder']],
-    ['general.file_type', ['U32', kFileTypes[type]]],
+    ['general.file_type', ['U32', GGUF_FILE_TYPES[type]!]],
     ['general.quantization_version', ['U32', 2]],
     ...own.map(([key, value]): [string, GgufValue] => [`t5encoder.${key}`, value]),
   ];

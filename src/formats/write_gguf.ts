@@ -4,10 +4,10 @@
  */
 import { KotobaError } from '../errors.js';
 import { tensorBytes } from './dtype.js';
-import type { DType } from './dtype.js';
 import { kGgufMagic } from './gguf.js';
 import { GGML_TYPES, ValueType } from './gguf_types.js';
-import { writeAtomically } from '../atomic_file.js';
+import { writeAtomically, type CheckFile } from '../atomic_file.js';
+import type { StreamedTensor } from './write.js';
 
 type Integer = 'U8' | 'I8' | 'U16' | 'I16' | 'U32' | 'I32' | 'U64' | 'I64';
 type ScalarType = Integer | 'F32' | 'F64' | 'BOOL' | 'STRING';
@@ -24,15 +24,6 @@ export type GgufValue =
   | readonly [type: 'ARRAY', of: 'STRING', values: readonly string[]]
   | readonly [type: 'ARRAY', of: 'ARRAY', values: readonly GgufValue[]];
 
-export interface GgufTensor {
-  readonly name: string;
-  readonly dtype: DType;
-  /** torch order: outermost dimension first */
-  readonly shape: readonly number[];
-  /** the tensor's bytes, asked for when their turn comes */
-  readonly data: () => Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
-}
-
 const kVersion = 3;
 const kAlignment = 32;
 /** ggml's most dimensions of a tensor */
@@ -40,12 +31,14 @@ const kMaxDimensions = 4;
 
 /**
  * @param metadata `general.alignment` there sets the alignment of tensors, bytes
+ * @param check looks at the file before it gets its name
  * @throws KotobaError ERR_FILE_WRITE; ERR_ARGUMENT for what a GGUF cannot hold. The file is then as it was before.
  */
 export async function writeGguf(
   path: string,
   metadata: ReadonlyMap<string, GgufValue>,
-  tensors: readonly GgufTensor[],
+  tensors: readonly StreamedTensor[],
+  check?: CheckFile,
 ): Promise<void> {
   const alignment = alignmentOf(path, metadata);
   const header: Buffer[] = [Buffer.from(kGgufMagic), u32(kVersion), u64(tensors.length), u64(metadata.size)];
@@ -60,7 +53,7 @@ export async function writeGguf(
     header.push(text(name), u32(shape.length), ...dimensions, u32(GGML_TYPES.indexOf(dtype)), u64(offset));
     offset += padded(sizes[i]!, alignment);
   }
-  await writeAtomically(path, allParts(path, Buffer.concat(header), tensors, sizes, alignment));
+  await writeAtomically(path, allParts(path, Buffer.concat(header), tensors, sizes, alignment), check);
 }
 
 function alignmentOf(path: string, metadata: ReadonlyMap<string, GgufValue>): number {
@@ -73,7 +66,7 @@ function alignmentOf(path: string, metadata: ReadonlyMap<string, GgufValue>): nu
     : fail(path, `general.alignment must be a U32 power of two, got ${String(value[1])}`);
 }
 
-function checkedBytes(path: string, { name, dtype, shape }: GgufTensor): number {
+function checkedBytes(path: string, { name, dtype, shape }: StreamedTensor): number {
   const bytes = tensorBytes(dtype, shape);
   if (!GGML_TYPES.includes(dtype)) return fail(path, `${name}: GGUF has no type ${dtype}`);
   if (shape.length === 0 || shape.length > kMaxDimensions)
@@ -84,7 +77,7 @@ function checkedBytes(path: string, { name, dtype, shape }: GgufTensor): number 
 async function* allParts(
   path: string,
   header: Buffer,
-  tensors: readonly GgufTensor[],
+  tensors: readonly StreamedTensor[],
   sizes: readonly number[],
   alignment: number,
 ): AsyncGenerator<Uint8Array> {

@@ -1,6 +1,5 @@
 /** Flux.1's transformer against golden/diffusion/flux_tiny_*: every intermediate, so that the first wrong stage is named. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { fluxBlocks } from '../../src/diffusion/flux.js';
 import { fluxModel, type FluxModel } from '../../src/diffusion/flux_model.js';
 import { rotation } from '../../src/diffusion/rotary.js';
 import { sinusoids } from '../../src/diffusion/timestep_embedding.js';
@@ -9,54 +8,12 @@ import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
 import { Weights } from '../../src/runtime/weights.js';
 import { openModelDevice } from '../support/devices.js';
-import { golden, goldenPath, readGolden, type GoldenTensor } from '../support/golden.js';
+import { golden, goldenPath, readGolden } from '../support/golden.js';
+import { ids, runFlux, values, type Tensors } from '../support/golden_flux.js';
 import { relativeL2 } from '../support/reference.js';
 
 /** The reference's own float32 run differs by 1.3e-5; a GELU of the wrong kind would cost 1.2e-4. */
 const TOLERANCE = 1e-5;
-
-type Tensors = ReadonlyMap<string, GoldenTensor>;
-const values = (tensors: Tensors, name: string): Float32Array => tensors.get(name)!.data as Float32Array;
-const shape = (tensors: Tensors, name: string): readonly number[] => tensors.get(name)!.shape;
-
-/** [tokens, 3] of the first sequence */
-function ids(tensors: Tensors, name: string): number[][] {
-  const [, tokens, axes] = shape(tensors, name) as [number, number, number];
-  const data = values(tensors, name);
-  return Array.from({ length: tokens }, (_, i) => [...data.subarray(i * axes, (i + 1) * axes)]);
-}
-
-/** Runs one case; every stage as host values, under the golden names. */
-async function run(ops: Ops, model: FluxModel, io: Tensors, at: string): Promise<Map<string, Float32Array>> {
-  const { device } = ops;
-  const upload = (name: string) => {
-    const [batch, rows, columns] = shape(io, name) as [number, number, number];
-    return device.from(values(io, name), [batch * rows, columns]);
-  };
-  const stages = new Map<string, Promise<Float32Array>>();
-  const positions = [...ids(io, `${at}.in.txt_ids`), ...ids(io, `${at}.in.img_ids`)];
-  const pe = rotation(positions, model.config.axes_dim, model.config.theta);
-  using img = upload(`${at}.in.img`);
-  using txt = upload(`${at}.in.txt`);
-  using y = device.from(values(io, `${at}.in.y`), shape(io, `${at}.in.y`));
-  using table = device.from(pe, [positions.length, model.headDim]);
-  const batch = shape(io, `${at}.in.img`)[0]!;
-  const timesteps = [...values(io, `${at}.in.timesteps`)];
-  const guidance = model.guidance_in && [...values(io, `${at}.in.guidance`)];
-  const blocks = fluxBlocks(ops, model, { batch, img, txt, y, rotation: table, timesteps, guidance });
-  for (;;) {
-    const { done, value } = blocks.next();
-    if (done) {
-      using out = value;
-      stages.set('out', out.read());
-      break;
-    }
-    if (value.img) stages.set(`mid.${value.name}.img`, value.img.read());
-    if (value.txt) stages.set(`mid.${value.name}.txt`, value.txt.read());
-    if (value.joint) stages.set(`mid.${value.name}`, value.joint.read());
-  }
-  return new Map(await Promise.all([...stages].map(async ([name, read]) => [name, await read] as const)));
-}
 
 const NAMES = ['flux_tiny_dev', 'flux_tiny_schnell'] as const;
 const missing = NAMES.filter((name) => !goldenPath(`diffusion/${name}`));
@@ -115,7 +72,7 @@ describe.each(NAMES.filter((name) => !missing.includes(name)))('%s', (name) => {
   });
 
   test.each(['a', 'b'])('case %s: every block and the output', async (at) => {
-    const stages = await device.run(() => run(new Ops(device, 'fp32'), model, io, at));
+    const stages = await device.run(() => runFlux(new Ops(device, 'fp32'), model, io, at));
     let compared = 0;
     for (const [stage, got] of stages) {
       const expected = io.get(`${at}.${stage}`);
@@ -128,8 +85,8 @@ describe.each(NAMES.filter((name) => !missing.includes(name)))('%s', (name) => {
   });
 
   test('the same bits on repeat, and at any number of threads', async () => {
-    const repeat = await device.run(() => run(new Ops(device, 'fp32'), model, io, 'a'));
-    const once = await device.run(() => run(new Ops(device, 'fp32'), model, io, 'a'));
+    const repeat = await device.run(() => runFlux(new Ops(device, 'fp32'), model, io, 'a'));
+    const once = await device.run(() => runFlux(new Ops(device, 'fp32'), model, io, 'a'));
     expect(once.get('out')).toEqual(repeat.get('out'));
   });
 });

@@ -1,15 +1,15 @@
 /** The autoencoder against golden/diffusion/flux_ae_tiny: every intermediate, both directions. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { decodeStages, encodeStages, type VaeStage } from '../../src/diffusion/vae.js';
+import { decodeStages, encodeStages } from '../../src/diffusion/vae.js';
 import { vaeDecoder, vaeEncoder } from '../../src/diffusion/vae_model.js';
 import { openModel, selectPart, type VaePart } from '../../src/formats/index.js';
 import { Autoencoder } from '../../src/pipeline/autoencoder.js';
 import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
-import type { Tensor } from '../../src/runtime/tensor.js';
 import { Weights } from '../../src/runtime/weights.js';
 import { openModelDevice } from '../support/devices.js';
 import { golden, readGolden } from '../support/golden.js';
+import { runTower } from '../support/golden_vae.js';
 import { normal, relativeL2 } from '../support/reference.js';
 
 const TOLERANCE = 1e-5;
@@ -33,34 +33,6 @@ afterAll(() => {
   device.close();
 });
 
-/** Rows of pixels as NCHW on the host. */
-async function nchw(pixels: Tensor, size: VaeStage['size']): Promise<Float32Array> {
-  using image = ops.unpatchify(pixels, { ...size, channels: pixels.cols, patch: 1 });
-  return await image.read();
-}
-
-async function run(
-  input: string,
-  tower: (rows: Tensor, size: VaeStage['size']) => Generator<VaeStage, Tensor>,
-): Promise<{ stages: Map<string, Float32Array>; out: Float32Array; channels: number }> {
-  const [batch, channels, height, width] = io.get(input)!.shape as [number, number, number, number];
-  return await device.run(async () => {
-    using image = device.from(values(input), [batch, channels, height, width]);
-    using rows = ops.patchify(image, { batch, channels, height, width, patch: 1 });
-    const stages = new Map<string, Float32Array>();
-    const running = tower(rows, { batch, height, width });
-    for (let last = { batch, height, width }; ;) {
-      const { done, value } = running.next();
-      if (done) {
-        using out = value;
-        return { stages, out: await nchw(out, last), channels: out.cols };
-      }
-      last = value.size as typeof last;
-      stages.set(value.name, await nchw(value.image, value.size));
-    }
-  });
-}
-
 function compare(stages: ReadonlyMap<string, Float32Array>, prefix: string): number {
   let compared = 0;
   for (const [name, got] of stages) {
@@ -75,14 +47,16 @@ function compare(stages: ReadonlyMap<string, Float32Array>, prefix: string): num
 describe('flux_ae_tiny', () => {
   test.each(['a', 'b'])('decode, case %s', async (at) => {
     const vae = vaeDecoder(weights, part.config);
-    const { stages, out } = await run(`${at}.in.latent`, (rows, size) => decodeStages(ops, vae, rows, size));
+    const { stages, out } = await runTower(ops, io.get(`${at}.in.latent`)!, (rows, size) =>
+      decodeStages(ops, vae, rows, size),
+    );
     if (at === 'a') expect(compare(stages, 'a.mid.dec.')).toBe(6);
     expect(relativeL2(out, values(`${at}.out.decode_raw`))).toBeLessThan(TOLERANCE);
   });
 
   test.each(['a', 'b'])('encode, case %s', async (at) => {
     const vae = vaeEncoder(weights, part.config);
-    const { stages, out, channels } = await run(`${at}.in.image`, (rows, size) =>
+    const { stages, out, channels } = await runTower(ops, io.get(`${at}.in.image`)!, (rows, size) =>
       encodeStages(ops, vae, rows, size),
     );
     if (at === 'a') expect(compare(stages, 'a.mid.enc.')).toBeGreaterThanOrEqual(5);

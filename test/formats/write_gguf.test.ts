@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { gguf as parseOracle } from '@huggingface/gguf';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { openModel, selectPart, writeGguf, writeT5Gguf } from '../../src/formats/index.js';
-import type { GgufTensor, GgufValue, QuantizedType, T5Part } from '../../src/formats/index.js';
+import type { StreamedTensor, GgufValue, QuantizedType, T5Part } from '../../src/formats/index.js';
 import { TextEncoder } from '../../src/pipeline/text_encoder.js';
 import { readGgufVocabulary, readT5Vocabulary } from '../../src/text/index.js';
 import { golden } from '../support/golden.js';
@@ -40,7 +40,7 @@ describe('writeGguf', () => {
     ['a.flags', ['ARRAY', 'BOOL', [true, false]]],
     ['a.nested', ['ARRAY', 'ARRAY', [['ARRAY', 'U32', [1, 2]]]]],
   ]);
-  const tensors: GgufTensor[] = [
+  const tensors: StreamedTensor[] = [
     { name: 'odd', dtype: 'F32', shape: [3], data: () => [bytes(5, 0), bytes(7, 5)] },
     { name: 'q', dtype: 'Q8_0', shape: [2, 3, 32], data: () => [bytes(204, 1)] },
     { name: 'b', dtype: 'BF16', shape: [1, 1, 2, 3], data: () => [bytes(12, 9)] },
@@ -99,8 +99,8 @@ describe('writeGguf', () => {
   test('a failure leaves the old file and nothing else', async () => {
     const path = join(dir, 'm.gguf');
     writeFileSync(path, 'old');
-    const one = (tensor: Partial<GgufTensor>): GgufTensor[] => [{ ...tensors[0]!, ...tensor }];
-    const cases: [GgufTensor[], Map<string, GgufValue>, string][] = [
+    const one = (tensor: Partial<StreamedTensor>): StreamedTensor[] => [{ ...tensors[0]!, ...tensor }];
+    const cases: [StreamedTensor[], Map<string, GgufValue>, string][] = [
       [one({ data: () => [bytes(11, 0)] }), new Map(), 'odd: expected 12 bytes, got 11'],
       [one({ dtype: 'F8_E4M3' }), new Map(), 'no type F8_E4M3'],
       [one({ dtype: 'Q8_0', shape: [33] }), new Map(), 'cannot store rows of 33'],

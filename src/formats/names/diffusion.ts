@@ -1,8 +1,8 @@
 /**
- * Denoisers and VAEs: how each is recognised and described, so that `inspect` can name every file. Flux and the VAEs are
- * then read under canonical names (flux.ts, vae.ts); the others keep the names of their file.
+ * Denoisers and VAEs: how each is recognised and described, so that `inspect` can name every file. They are then read
+ * under canonical names (flux.ts, unet.ts, mmdit.ts, vae.ts).
  */
-import type { Family, Slot, UncheckedPart, VaeHalf } from '../part.js';
+import type { Family, Slot, VaeHalf } from '../part.js';
 
 /** Looks up a tensor's shape by its name after the prefix. */
 export type ShapeOf = (name: string) => readonly number[] | undefined;
@@ -21,7 +21,7 @@ interface SchemeBase {
   readonly members: RegExp;
 }
 
-/** A network that is read under canonical names and checked. */
+/** By which of its two namings a network is stored. */
 export interface CheckedScheme<F extends Family> extends SchemeBase {
   readonly names: 'original' | 'diffusers';
   describe(shapeOf: ShapeOf, count: Count): { family: F; title: string };
@@ -30,13 +30,10 @@ export interface CheckedScheme<F extends Family> extends SchemeBase {
 export type FluxScheme = CheckedScheme<'flux'> & { readonly network: 'flux' };
 export type VaeScheme = CheckedScheme<'sd1_or_sdxl' | 'flux_or_sd3'> & { readonly network: 'vae' };
 
-export interface UncheckedScheme extends SchemeBase {
-  readonly network: 'unchecked';
-  readonly slot: UncheckedPart['slot'];
-  describe(shapeOf: ShapeOf, count: Count): { family: UncheckedPart['family']; title: string };
-}
+export type UnetScheme = CheckedScheme<'sd1' | 'sd2' | 'sdxl'> & { readonly network: 'unet' };
+export type MmditScheme = CheckedScheme<'sd3'> & { readonly network: 'mmdit' };
 
-export type DiffusionScheme = FluxScheme | VaeScheme | UncheckedScheme;
+export type DiffusionScheme = FluxScheme | UnetScheme | MmditScheme | VaeScheme;
 
 const isDefined = (value: unknown): boolean => value !== undefined;
 
@@ -88,8 +85,9 @@ function sd3Title(hidden: number | undefined, qkNorm: boolean, dual: boolean, bl
   return `${name} transformer (MMDiT, ${blocks} blocks of width ${hidden ?? '?'})`;
 }
 
-const mmdit: UncheckedScheme = {
-  network: 'unchecked',
+const mmdit: MmditScheme = {
+  network: 'mmdit',
+  names: 'original',
   slot: 'transformer',
   naming: 'Stability AI names',
   anchors: ['joint_blocks.0.x_block.attn.qkv.weight', 'x_embedder.proj.weight', 'context_embedder.weight'],
@@ -106,8 +104,9 @@ const mmdit: UncheckedScheme = {
   }),
 };
 
-const mmditDiffusers: UncheckedScheme = {
-  network: 'unchecked',
+const mmditDiffusers: MmditScheme = {
+  network: 'mmdit',
+  names: 'diffusers',
   slot: 'transformer',
   naming: 'diffusers names',
   anchors: [
@@ -138,8 +137,9 @@ function unetKind(
   return { family, title: `${name} UNet${inputs === 9 ? ' (inpainting)' : ''}` };
 }
 
-const unet: UncheckedScheme = {
-  network: 'unchecked',
+const unet: UnetScheme = {
+  network: 'unet',
+  names: 'original',
   slot: 'unet',
   naming: 'Stability AI names',
   anchors: [
@@ -157,8 +157,9 @@ const unet: UncheckedScheme = {
     ),
 };
 
-const unetDiffusers: UncheckedScheme = {
-  network: 'unchecked',
+const unetDiffusers: UnetScheme = {
+  network: 'unet',
+  names: 'diffusers',
   slot: 'unet',
   naming: 'diffusers names',
   anchors: [
