@@ -15,6 +15,9 @@ const REASONS: Readonly<Record<string, string>> = {
   EISDIR: 'it is a folder: give a file name',
 };
 
+/** Looks at a file that is written and whole, under its temporary name; what it throws undoes the writing. */
+export type CheckFile = (temporary: string) => Promise<void>;
+
 /**
  * @param parts written one after the other; an error of theirs that has a code is passed on
  * @throws KotobaError ERR_FILE_WRITE; what was at `path` is then as it was before, and nothing is left beside it
@@ -22,6 +25,7 @@ const REASONS: Readonly<Record<string, string>> = {
 export async function writeAtomically(
   path: string,
   parts: Iterable<NodeJS.ArrayBufferView> | AsyncIterable<NodeJS.ArrayBufferView>,
+  check?: CheckFile,
 ): Promise<void> {
   const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.${serial++}.tmp`);
   try {
@@ -33,6 +37,7 @@ export async function writeAtomically(
     } finally {
       await file.close();
     }
+    await check?.(temporary);
     await rename(temporary, path);
   } catch (cause) {
     await rm(temporary, { force: true }).catch(() => undefined); // the first error is the one to tell

@@ -124,13 +124,18 @@ export interface LoadT5TokenizerOptions extends T5TokenizerOptions {
  * @throws ERR_TOKENIZER_MISSING naming the three ways; ERR_TOKENIZER_FORMAT, ERR_FILE_* for a damaged or missing file
  */
 export async function loadT5Tokenizer(options: LoadT5TokenizerOptions): Promise<T5Tokenizer> {
+  return t5Tokenizer(await loadT5Vocabulary(options), options);
+}
+
+/** Its vocabulary alone. @throws as loadT5Tokenizer does */
+export async function loadT5Vocabulary(options: LoadT5TokenizerOptions): Promise<UnigramVocabulary> {
   const { explicitPath, metadata, dirs = [], weights = 'these T5 weights' } = options;
   if (explicitPath === undefined && metadata && hasGgufT5Vocabulary(metadata)) {
-    return t5Tokenizer(readGgufVocabulary(metadata, weights), options);
+    return readGgufVocabulary(metadata, weights);
   }
   const { file, lookedAt } = await findT5Tokenizer(dirs, explicitPath);
   if (!file) throw missingT5Tokenizer({ weights, isGguf: metadata !== undefined, lookedAt });
-  return t5Tokenizer(await readT5Vocabulary(file), options);
+  return readT5Vocabulary(file);
 }
 
 export interface MissingT5Tokenizer {

@@ -25,6 +25,7 @@ export {
 export {
   findT5Tokenizer,
   loadT5Tokenizer,
+  loadT5Vocabulary,
   missingT5Tokenizer,
   readT5Vocabulary,
   type LoadT5TokenizerOptions,

@@ -4,6 +4,7 @@ import { native } from '../../bindings/native.js';
 import { Device } from '../../src/runtime/device.js';
 import { Ops, type Conv, type ConvOptions } from '../../src/runtime/ops.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
+import { convolve, type ConvCase } from '../support/convolution.js';
 import { openTarget, TARGETS } from '../support/devices.js';
 import { readGolden } from '../support/golden.js';
 import { activations, maxAbsDifference, normal, relativeL2 } from '../support/reference.js';
@@ -14,43 +15,6 @@ const largest = (values: ArrayLike<number>) =>
 /** FP32 error of a dot product of N(0,1) values: c · eps · sqrt(k) · |x|max, c = 4. */
 const dotBound = (k: number, values: ArrayLike<number>) =>
   4 * EPS * Math.sqrt(k) * Math.max(1, largest(values));
-
-interface Case {
-  batch?: number;
-  height: number;
-  width: number;
-  c: number;
-  n: number;
-  kernel: number;
-  stride?: number;
-  upscale?: 1 | 2;
-  padding?: readonly [number, number];
-}
-
-/** x NHWC, w [n, ky, kx, c]; @returns NHWC */
-function convolve(x: ArrayLike<number>, w: ArrayLike<number>, how: Case): Float64Array {
-  const { batch = 1, height, width, c, n, kernel, stride = 1, upscale = 1 } = how;
-  const half = (kernel - 1) / 2;
-  const [before, after] = how.padding ?? [half, half];
-  const side = (size: number) => Math.floor((size * upscale + before + after - kernel) / stride) + 1;
-  const [rows, columns] = [side(height), side(width)];
-  const out = new Float64Array(batch * rows * columns * n);
-  let at = 0;
-  for (let b = 0; b < batch; b++)
-    for (let oy = 0; oy < rows; oy++)
-      for (let ox = 0; ox < columns; ox++)
-        for (let o = 0; o < n; o++, at++)
-          for (let ky = 0; ky < kernel; ky++)
-            for (let kx = 0; kx < kernel; kx++) {
-              const y = Math.floor((oy * stride + ky - before) / upscale);
-              const z = Math.floor((ox * stride + kx - before) / upscale);
-              if (y < 0 || z < 0 || y >= height || z >= width) continue;
-              const seen = ((b * height + y) * width + z) * c;
-              const tap = ((o * kernel + ky) * kernel + kx) * c;
-              for (let i = 0; i < c; i++) out[at]! += x[seen + i]! * w[tap + i]!;
-            }
-  return out;
-}
 
 /** [batch, channels, pixels] to [batch, pixels, channels]; with the two counts exchanged, back again. */
 function pixelRows(x: ArrayLike<number>, batch: number, channels: number, pixels: number): Float32Array {
@@ -91,7 +55,7 @@ describe.each(TARGETS)('%s', (target) => {
   });
   afterAll(() => device.close());
 
-  const CASES: readonly Case[] = [
+  const CASES: readonly ConvCase[] = [
     { height: 1, width: 1, c: 1, n: 1, kernel: 1 },
     { height: 1, width: 1, c: 3, n: 3, kernel: 3 },
     { height: 5, width: 3, c: 33, n: 50, kernel: 1 },
@@ -114,7 +78,7 @@ describe.each(TARGETS)('%s', (target) => {
   ];
 
   /** x, w, and their convolution in doubles. */
-  function example(how: Case) {
+  function example(how: ConvCase) {
     const { batch = 1, height, width, c, n, kernel } = how;
     const pixels = batch * height * width;
     const x = normal(pixels * c, 1);
