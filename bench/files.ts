@@ -24,7 +24,7 @@ interface BenchFile {
 }
 
 /** Part of every file's name: raise it when the contents change, and old files are not taken for new. */
-export const contentsVersion: Record<FileSize, number> = { full: 1, tiny: 2 };
+export const contentsVersion: Record<FileSize, number> = { full: 1, tiny: 3 };
 /** Chooses all random weights. */
 export const contentsSeed = 1;
 
@@ -44,8 +44,9 @@ const t5: Record<FileSize, T5Dims> = {
 function clipFile(kind: 'clip_l' | 'clip_g', type: 'F32' | 'F16'): BenchFile {
   const dims = kind === 'clip_l' ? clipL : clipG;
   const layout = (size: FileSize) => {
-    // Heads of a width that no public CLIP has must be told.
-    const config = JSON.stringify({ num_attention_heads: dims[size].hidden / 64 });
+    // Of a width that no public CLIP has, heads and activation must be told.
+    const hidden_act = kind === 'clip_l' ? 'quick_gelu' : 'gelu';
+    const config = JSON.stringify({ num_attention_heads: dims[size].hidden / 64, hidden_act });
     const metadata = size === 'tiny' ? { config } : {};
     return safetensorsLayout(clipTensors(dims[size], type), contentsSeed, metadata);
   };

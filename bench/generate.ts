@@ -3,20 +3,14 @@
  * phase, GFLOP/s, peak RSS; ours in every precision and, if given, a peer on the same files and the same noise,
  * interleaved. The pictures are compared as well: they agree only if both pipelines do, from tokens to pixels.
  */
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { cpus, tmpdir } from 'node:os';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { KotobaError } from '../src/errors.js';
-import { pictureDistance, type Picture } from '../src/image/index.js';
+import { Device, type DeviceName } from '../src/runtime/device.js';
+import type { OpPrecision } from '../src/runtime/ops.js';
 import { fluxSchnell, makeSigmas } from '../src/sampling/index.js';
-import {
-  startGeneratePeer,
-  type GeneratePeer,
-  type GeneratePeerOptions,
-  type GeneratePeerReady,
-  type GeneratePeerRun,
-} from './generate_peer.js';
+import { startGeneratePeer, type GeneratePeerOptions, type GeneratePeerRun } from './generate_peer.js';
 import {
   imageModelNames,
   makeImageModel,
@@ -24,10 +18,27 @@ import {
   type ImageModelName,
   type MadeImageModel,
 } from './image_files.js';
-import { measuredCommit } from './report.js';
-import { summarize, type Summary } from './stats.js';
+import { formatGenerateResult, formatStepPeer } from './generate_print.js';
+import {
+  PHASES,
+  resultOf,
+  secondsOf,
+  timesPeer,
+  withoutTimes,
+  type Case,
+  type Contender,
+  type GenerateBenchResult,
+  type OwnRun,
+} from './generate_result.js';
+import { ownCommand, precisionsOf } from './own_process.js';
+import { isGpu, isSimulated, runFacts, type RunFacts } from './report.js';
+import { StepPeer, type StepPeerResult } from './step_peer.js';
 
 export interface GenerateBenchOptions {
+  /** Default `cpu`. On a simulated device everything runs, and no times are reported. */
+  readonly device?: string | undefined;
+  /** Whether the model is loaded before the first run and stays; default: on a GPU. Else a run begins with nothing. */
+  readonly loaded?: boolean | undefined;
   /** Default: flux_q4_0. */
   readonly files?: readonly ImageModelName[] | undefined;
   /** Of the random files; default `full`. */
@@ -39,134 +50,115 @@ export interface GenerateBenchOptions {
   readonly height?: number | undefined;
   /** Default 1. */
   readonly steps?: number | undefined;
-  /** Thread counts. Default 2. */
+  /** Thread counts of the CPU. Default 2. */
   readonly threads?: readonly number[] | undefined;
-  readonly precisions?: readonly ('fp32' | 'int8')[] | undefined;
-  /** A command that speaks the protocol of generate_peer.ts. */
+  readonly precisions?: readonly OpPrecision[] | undefined;
+  /** A command that speaks the protocol of generate_peer.ts; `torch`: PyTorch's transformer, by its time a step. */
   readonly peer?: string | undefined;
   /** Timed runs of each contender, after one untimed. Default 3. */
   readonly runs?: number | undefined;
   readonly log?: ((line: string) => void) | undefined;
 }
 
-/** What our own process adds to the protocol. */
-type OwnReady = GeneratePeerReady & { bytes_used: number; instructions: string; cpu: string };
-type OwnRun = GeneratePeerRun & { sample_flops: number; decode_flops: number; event_loop_delay_ms: number };
-
-export const PHASES = ['load', 'encode', 'sample', 'decode', 'total'] as const;
-export type Phase = (typeof PHASES)[number];
-
-/** One contender on one case. */
-export interface GenerateBenchResult {
-  readonly file: ImageModelName;
-  readonly width: number;
-  readonly height: number;
-  readonly steps: number;
-  readonly threads: number;
-  /** `fp32`, `int8` or `peer`. */
-  readonly contender: string;
-  /** `total` is from nothing loaded to the picture, with everything let go again. */
-  readonly seconds: Readonly<Record<Phase, Summary>>;
-  readonly secondsPerStep: number;
-  /** Operations counted from the shapes / median wall second. */
-  readonly gflops: { readonly sample: number; readonly decode: number };
-  /** Process CPU time of the median run, seconds. */
-  readonly cpuSeconds: number;
-  readonly rssPeak: number;
-  /** Bytes of the tensors that are used. */
-  readonly bytesUsed: number;
-  /** Longest delay of the JavaScript thread in any run, ms; ours only. */
-  readonly eventLoopDelayMs?: number | undefined;
-  /** Against our fp32's picture, dB; not for itself, nor for an identical picture. */
-  readonly psnr?: number | undefined;
-  /** ‖picture − fp32's‖ / ‖fp32's − its mean‖, over 8-bit channels. */
-  readonly relativeError: number;
-  /** Peer's median seconds / ours. */
-  readonly timesPeer?: Readonly<Record<Phase, number>> | undefined;
-}
-
-export interface GenerateReport {
+export interface GenerateReport extends RunFacts {
   readonly what: 'generate';
-  readonly date: string;
-  readonly commit: string;
-  readonly cpu: string;
   readonly instructions: string;
   readonly results: readonly GenerateBenchResult[];
+  /** Other programs that have the transformer alone. */
+  readonly stepPeers?:
+    readonly (StepPeerResult & Pick<GenerateBenchResult, 'file' | 'width' | 'height'>)[] | undefined;
 }
 
-/** Node's arguments for our own process; run from source, as tsx and tests do, it is TypeScript. */
-const SERVE = ['generate_serve.js', 'generate_serve.ts']
-  .map((name) => fileURLToPath(new URL(name, import.meta.url)))
-  .filter((path) => existsSync(path))
-  .flatMap((path) => (path.endsWith('.ts') ? ['--import', 'tsx', path] : [path]));
 const SEED = 42;
 
 /** @throws KotobaError ERR_ARGUMENT for what a peer does wrong, and what our own pipeline says of bad options */
 export async function runGenerateBench(options: GenerateBenchOptions = {}): Promise<GenerateReport> {
+  const { device = 'cpu' } = options;
+  const probe = Device.open(device as DeviceName);
+  const facts = runFacts(device, probe.info);
+  const { instructions } = probe.info;
+  probe.close();
+  let { versions } = facts;
   const results: GenerateBenchResult[] = [];
-  let instructions = '';
+  const stepPeers: NonNullable<GenerateReport['stepPeers']>[number][] = [];
   const { fileSize: size, directory } = options;
   for (const file of options.files ?? (['flux_q4_0'] as const)) {
     const made = makeImageModel(file, { ...(size && { size }), ...(directory && { directory }) });
-    for (const threads of options.threads ?? [2]) {
-      const one = await runCase(made, threads, options);
-      instructions = one.instructions;
+    for (const threads of isGpu(device) ? [0] : (options.threads ?? [2])) {
+      const one = await runCase(made, threads, { ...options, device });
+      versions = { ...versions, ...one.versions };
       results.push(...one.results);
+      const { width, height } = one.results[0]!;
+      stepPeers.push(...one.stepPeers.map((peer) => ({ file, width, height, ...peer })));
       for (const result of one.results) options.log?.(formatGenerateResult(result));
+      for (const peer of one.stepPeers) options.log?.(formatStepPeer(peer));
     }
   }
-  const date = new Date().toISOString();
-  const cpu = cpus()[0]?.model.trim() ?? '';
-  return { what: 'generate', date, commit: measuredCommit(), cpu, instructions, results };
+  return {
+    what: 'generate',
+    ...facts,
+    versions,
+    instructions,
+    results,
+    ...(stepPeers.length && { stepPeers }),
+  };
 }
 
-interface Contender {
-  readonly name: string;
-  readonly process: GeneratePeer;
-  readonly runs: GeneratePeerRun[];
-  picture?: Picture;
+type DeviceOptions = GenerateBenchOptions & { readonly device: string };
+
+interface CaseResults {
+  readonly results: GenerateBenchResult[];
+  readonly stepPeers: StepPeerResult[];
+  readonly versions: Readonly<Record<string, string>>;
 }
 
-type Case = Pick<GenerateBenchResult, 'file' | 'width' | 'height' | 'steps' | 'threads'>;
-
-async function runCase(
-  made: MadeImageModel,
-  threads: number,
-  options: GenerateBenchOptions,
-): Promise<{ results: GenerateBenchResult[]; instructions: string }> {
-  const { width = made.side, height = made.side, steps = 1, runs = 3 } = options;
-  const at: Case = { file: made.name, width, height, steps, threads };
+async function runCase(made: MadeImageModel, threads: number, options: DeviceOptions): Promise<CaseResults> {
+  const { width = made.side, height = made.side, steps = 1, runs = 3, device } = options;
+  const loaded = options.loaded ?? isGpu(device);
+  const at: Case = { file: made.name, width, height, steps, threads, loaded };
   const sigmas = makeSigmas({ schedule: 'flux', model: fluxSchnell(), steps });
   const request = { model: made.model, prompt: made.prompt, width, height, sigmas, seed: SEED, threads };
   const folder = mkdtempSync(join(tmpdir(), 'kotoba-bench-'));
   const contenders: Contender[] = [];
+  const stepPeers: StepPeer[] = [];
   try {
-    for (const [name, command] of commands(options))
+    for (const [name, command] of commands({ ...options, loaded }))
       contenders.push(await startContender(name, { ...request, command }));
     for (const contender of contenders) await runOnce(contender, at, folder); // warms the page cache
+    if (options.peer === 'torch' && !isSimulated(device)) {
+      const textTokens = (contenders[0]!.runs[0] as OwnRun).text_tokens;
+      stepPeers.push(
+        ...(await StepPeer.startAll(device, { textTokens, imageTokens: (width * height) / 256, steps })),
+      );
+    }
     for (let i = 0; i < runs; i++) {
       // A B C, C B A, …: a drift of the machine hits all alike.
-      const order = i % 2 ? [...contenders].reverse() : contenders;
-      for (const contender of order) await runOnce(contender, at, folder);
+      const turns = [
+        ...contenders.map((contender) => () => runOnce(contender, at, folder)),
+        ...stepPeers.map((peer) => () => peer.run()),
+      ];
+      for (const turn of i % 2 ? turns.toReversed() : turns) await turn();
     }
-    return reportCase(contenders, at);
+    return reportCase(contenders, stepPeers, at, device);
   } finally {
     for (const { process } of contenders) await process.close();
+    for (const peer of stepPeers) await peer.close();
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
-/** fp32 comes first: the others' pictures are compared with its. */
+/** The first's picture is the one that the others are compared with. */
 function commands({
-  precisions = ['fp32', 'int8'],
+  device,
+  loaded,
+  precisions,
   peer,
-}: GenerateBenchOptions): [string, string | string[]][] {
-  const own = [...new Set(['fp32' as const, ...precisions])];
-  const list = own.map((p): [string, string | string[]] => [
-    p,
-    [process.execPath, ...SERVE, '--precision', p],
+}: DeviceOptions): [string, string | readonly string[]][] {
+  const list = precisionsOf(device, precisions).map((precision): [string, readonly string[]] => [
+    precision,
+    [...ownCommand('generate_serve', { device, precision }), ...(loaded ? ['--loaded'] : [])],
   ]);
-  return peer === undefined ? list : [...list, ['peer', peer]];
+  return peer === undefined || peer === 'torch' ? list : [...list, ['peer', peer]];
 }
 
 async function startContender(name: string, options: GeneratePeerOptions): Promise<Contender> {
@@ -188,96 +180,27 @@ async function runOnce(contender: Contender, { width, height }: Case, folder: st
   contender.picture = { width, height, rgb };
 }
 
-const secondsOf = (run: GeneratePeerRun, phase: Phase): number =>
-  phase === 'total' ? run.seconds : run[`${phase}_seconds`];
-
 function wrongAnswer({ name }: Contender, what: string): KotobaError {
   return new KotobaError('ERR_ARGUMENT', `${name}: ${what}`);
 }
 
 function reportCase(
   contenders: readonly Contender[],
+  stepPeers: readonly StepPeer[],
   at: Case,
-): { results: GenerateBenchResult[]; instructions: string } {
+  device: string,
+): CaseResults {
   const own = contenders[0]!;
-  const { instructions } = own.process.ready as OwnReady;
-  const results = contenders.map((contender) => resultOf(contender, own, at));
-  const peer = results.find((r) => r.contender === 'peer');
-  if (!peer) return { results, instructions };
-  const timesPeer = (r: GenerateBenchResult): Record<Phase, number> =>
-    perPhase((phase) => peer.seconds[phase].median / r.seconds[phase].median);
-  return { results: results.map((r) => (r === peer ? r : { ...r, timesPeer: timesPeer(r) })), instructions };
-}
-
-function resultOf(contender: Contender, own: Contender, at: Case): GenerateBenchResult {
-  const { sample_flops, decode_flops } = own.runs[0] as OwnRun;
-  const { bytes_used } = own.process.ready as OwnReady;
-  const timed = contender.runs.slice(1);
-  const seconds = perPhase((phase) => summarize(timed.map((run) => secondsOf(run, phase))));
-  const delays = contender.runs.flatMap((run) => (run as Partial<OwnRun>).event_loop_delay_ms ?? []);
-  const { psnr } = pictureDistance(contender.picture!, own.picture!);
+  const simulated = isSimulated(device);
+  const all = contenders.map((contender) => resultOf(contender, own, at));
+  const peer = all.find((r) => r.contender === 'peer');
+  const compared = all.map((r) => (r === peer || !peer ? r : { ...r, timesPeer: timesPeer(peer, r) }));
+  const ours = new Map(compared.map((r) => [r.contender, r.secondsPerStep!]));
   return {
-    ...at,
-    contender: contender.name,
-    seconds,
-    secondsPerStep: seconds.sample.median / at.steps,
-    gflops: {
-      sample: sample_flops / seconds.sample.median / 1e9,
-      decode: decode_flops / seconds.decode.median / 1e9,
-    },
-    cpuSeconds: summarize(timed.map((run) => run.cpu_seconds)).median,
-    rssPeak: Math.max(...contender.runs.map((run) => run.rss_peak)),
-    bytesUsed: bytes_used,
-    eventLoopDelayMs: delays.length ? Math.max(...delays) : undefined,
-    psnr: Number.isFinite(psnr) ? psnr : undefined,
-    relativeError: relativeError(contender.picture!, own.picture!),
+    results: simulated ? compared.map(withoutTimes) : compared,
+    stepPeers: stepPeers.map((each) => each.result(ours)),
+    versions: Object.assign({}, ...stepPeers.map((each) => each.versions)) as Record<string, string>,
   };
 }
 
-function perPhase<T>(of: (phase: Phase) => T): Record<Phase, T> {
-  return Object.fromEntries(PHASES.map((phase) => [phase, of(phase)])) as Record<Phase, T>;
-}
-
-function relativeError({ rgb }: Picture, { rgb: exact }: Picture): number {
-  const mean = exact.reduce((sum, v) => sum + v, 0) / exact.length;
-  let difference = 0;
-  let spread = 0;
-  for (const [i, value] of exact.entries()) {
-    difference += (rgb[i]! - value) ** 2;
-    spread += (value - mean) ** 2;
-  }
-  return Math.sqrt(difference / spread);
-}
-
-export function formatGenerateResult(r: GenerateBenchResult): string {
-  const phase = (name: Phase): string => `${name} ${r.seconds[name].median.toFixed(2)} s`;
-  const { sample, total } = r.seconds;
-  const cells = [
-    r.file.padEnd(9),
-    `${r.width}x${r.height}`.padEnd(7),
-    `${r.steps} steps`,
-    `${r.threads} thr`,
-    r.contender.padEnd(5),
-    phase('load'),
-    phase('encode'),
-    `${r.secondsPerStep.toFixed(2)} s a step [${(sample.p5 / r.steps).toFixed(2)}, ${(sample.p95 / r.steps).toFixed(2)}]`,
-    `${r.gflops.sample.toFixed(0)} GFLOP/s`.padStart(12),
-    `${phase('decode')} ${r.gflops.decode.toFixed(0)} GFLOP/s`,
-    `total ${total.median.toFixed(2)} s [${total.p5.toFixed(2)}, ${total.p95.toFixed(2)}]`,
-    `RSS ${(r.rssPeak / 1e6).toFixed(0)}, weights ${(r.bytesUsed / 1e6).toFixed(0)} MB`,
-    r.contender === 'fp32' ? '' : `error ${r.relativeError.toExponential(1)} ${psnrText(r)}`,
-    r.eventLoopDelayMs === undefined ? '' : `loop ${r.eventLoopDelayMs.toFixed(1)} ms`,
-    r.timesPeer === undefined ? '' : timesPeerText(r.timesPeer),
-  ];
-  return cells.filter(Boolean).join('  ');
-}
-
-const psnrText = ({ psnr }: GenerateBenchResult): string =>
-  psnr === undefined ? '(identical)' : `(${psnr.toFixed(1)} dB)`;
-
-const timesPeerText = (times: Readonly<Record<Phase, number>>): string =>
-  `× peer: ${(['encode', 'sample', 'decode', 'total'] as const)
-    .map((phase) => `${phase} ${times[phase].toFixed(2)}`)
-    .join(', ')}`;
-
-export { imageModelNames };
+export { formatGenerateResult, imageModelNames, PHASES };

@@ -1,6 +1,8 @@
-/** Memory of a process as Linux counts it, from /proc/PID. */
+/** Memory of a process as Linux counts it, from /proc/PID, and of a GPU as its pool does. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { pid as ownPid } from 'node:process';
+
+import type { Device } from '../src/runtime/device.js';
 
 /** All in bytes. */
 export interface ProcessMemory {
@@ -33,4 +35,9 @@ export function processMemory(pid: number = ownPid): ProcessMemory {
 /** Sets `peak` back to the present `resident`, so that a later reading is of what came after. */
 export function resetPeakMemory(pid: number = ownPid): void {
   writeFileSync(`/proc/${pid}/clear_refs`, '5');
+}
+
+/** The most that a device's pool has held, bytes; undefined where it does not count (the CPU's memory is the process's). */
+export function deviceMemoryPeak(device: Device): number | undefined {
+  return device.native.describe().peak || undefined;
 }

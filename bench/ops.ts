@@ -1,20 +1,20 @@
 /**
- * `kotoba bench ops`: every kernel of the text encoders, checked against a double reference, then timed beside
- * OpenBLAS, oneDNN or memcpy in the same process and run. Ops go through the device's queue like a network's: many
- * repetitions are enqueued and awaited once, and the report says what the queue itself costs.
+ * `kotoba bench ops`: every kernel of the networks, checked against a double reference, then timed beside a peer in the
+ * same run: OpenBLAS, oneDNN and memcpy in this process on the CPU, PyTorch in one of its own on a GPU. Ops go through
+ * the device's queue like a network's: many repetitions are enqueued and awaited once, and the report says what the
+ * queue itself costs.
  */
-import { cpus, loadavg } from 'node:os';
+import { loadavg } from 'node:os';
 import { native } from '../bindings/native.js';
 import { KotobaError } from '../src/errors.js';
 import type { DType } from '../src/formats/dtype.js';
-import { Device, type DeviceOptions } from '../src/runtime/device.js';
+import { Device, type DeviceName, type DeviceOptions } from '../src/runtime/device.js';
 import type { OpPrecision } from '../src/runtime/ops.js';
-import { openBlasPeers, type BlasPeers, type PeerEnvironment, type PeerInfo } from './blas_peer/peers.js';
-import { prepareAttention } from './ops_attention.js';
-import { prepareDecode, prepareEmbedding, prepareNorm } from './ops_bandwidth.js';
-import { isWrong, largestCache, type Check, type PreparedCase, type Workbench } from './ops_bench.js';
-import { caseGroup, caseName, selectCases, type OpsCase } from './ops_cases.js';
-import { prepareLinear } from './ops_linear.js';
+import { openBlasPeers, type PeerEnvironment, type PeerInfo } from './blas_peer/peers.js';
+import { gpuCases, simulatedCases } from './gpu_cases.js';
+import { deviceMemoryPeak, processMemory } from './memory.js';
+import { isWrong } from './ops_bench.js';
+import { selectCases, type OpsCase } from './ops_cases.js';
 import {
   formatHeader,
   formatResult,
@@ -23,24 +23,34 @@ import {
   summarizeGroups,
   type GroupSummary,
 } from './ops_print.js';
-import { timeSides, type SideTimes } from './ops_time.js';
-import { RandomWeights } from './ops_weights.js';
-import { measuredCommit, writeReport } from './report.js';
+import { runOnGpu, runWithThreads, type OpsResult } from './ops_run.js';
+import { isGpu, isSimulated, runFacts, writeReport, type RunFacts } from './report.js';
 import { median } from './stats.js';
+import { TorchOps, type TorchCeilings } from './torch_ops.js';
 
 export interface OpsBenchOptions {
+  /** Default `cpu`. A simulated device is checked on tiny cases and not timed. */
+  readonly device?: string | undefined;
   /** Keeps the cases whose name matches, e.g. /^linear 77x.* Q4_K fp32/; a name begins with its op. */
   readonly filter?: RegExp | undefined;
   /** Default: one, and as many as the device would take. */
   readonly threads?: readonly number[] | undefined;
-  /** For each case, all sides together; default 1. */
+  /** Tiny cases of every op instead of the networks' shapes; always so on a simulated device. */
+  readonly tiny?: boolean | undefined;
+  /** Each case is run once and checked, not timed: for a profiler, or a sanitizer. */
+  readonly check?: boolean | undefined;
+  /** For each case, all sides together; default 1, on a GPU 0.25. */
   readonly seconds?: number | undefined;
+  /** Seconds for all cases: those that were not begun by then are named in the report, and not run. */
+  readonly deadline?: number | undefined;
   /** Default: the best; if given, the peers are held to it, too. */
   readonly instructions?: DeviceOptions['instructions'];
   /** Weight types instead of each op's own choice. */
   readonly types?: readonly DType[] | undefined;
   readonly precisions?: readonly OpPrecision[] | undefined;
-  /** Instead of the table of shapes in ops_cases.ts. */
+  /** A program that speaks the protocol of torch_ops.ts; a GPU has no other peers. */
+  readonly peer?: string | readonly string[] | undefined;
+  /** Instead of the table of shapes in ops_cases.ts or gpu_cases.ts. */
   readonly cases?: readonly OpsCase[] | undefined;
   /** Where the report goes as JSON. */
   readonly json?: string | undefined;
@@ -49,25 +59,11 @@ export interface OpsBenchOptions {
   readonly log?: ((line: string) => void) | undefined;
 }
 
-export interface OpsResult {
-  readonly name: string;
-  readonly group: string;
-  readonly threads: number;
-  readonly checks: readonly Check[];
-  /** Ours first. Empty where a check failed: a wrong result is not timed. */
-  readonly times: readonly SideTimes[];
-  /** Of ours, at the median. */
-  readonly gflops?: number | undefined;
-  readonly gbytes?: number | undefined;
-}
-
-export interface OpsReport {
+export interface OpsReport extends RunFacts {
   readonly what: 'ops';
-  readonly date: string;
-  readonly commit: string;
-  readonly cpu: string;
-  readonly cores: number;
+  /** Instruction set, or compute capability. */
   readonly instructions: string;
+  /** Empty on a GPU. */
   readonly threads: readonly number[];
   readonly secondsPerCase: number;
   /** Processes that ran or waited, one-minute mean, before and after: high before means a shared machine. */
@@ -76,10 +72,28 @@ export interface OpsReport {
   readonly peers: readonly PeerInfo[];
   /** Variables that change the peers' choices. */
   readonly environment: PeerEnvironment;
+  /** Of a GPU, through its peer. */
+  readonly ceilings?: TorchCeilings | undefined;
   readonly results: readonly OpsResult[];
   readonly summary: readonly GroupSummary[];
-  /** Results whose check failed. */
+  /** Results whose check failed, and cases that could not run. */
   readonly wrong: readonly string[];
+  /** Cases that the deadline left out. */
+  readonly notRun: readonly string[];
+  readonly memory: OpsMemory;
+  /** Of a GPU: how many of our recordings became graphs of the driver, and why the last one that did not. */
+  readonly recordings?:
+    { readonly graphs: number; readonly commanded: number; readonly why: string } | undefined;
+}
+
+/** Peaks, bytes. */
+export interface OpsMemory {
+  /** Resident set of this process. */
+  readonly rssPeak: number;
+  /** Of the device's pool. */
+  readonly devicePeak?: number | undefined;
+  /** What the peer counted of its own. */
+  readonly peer?: object | undefined;
 }
 
 /** µs */
@@ -92,44 +106,75 @@ export interface QueueOverhead {
 
 /** @throws KotobaError ERR_ARGUMENT if no case is left to run; an abort of `signal` throws its reason */
 export async function runOpsBench(options: OpsBenchOptions = {}): Promise<OpsReport> {
-  const { seconds = 1, instructions, log } = options;
-  const cases = options.cases ?? selectCases(options);
+  const { device = 'cpu', seconds = isGpu(device) ? 0.25 : 1, instructions, log } = options;
+  const cases = options.cases ?? casesFor(device, options.tiny)(options);
   if (cases.length === 0)
     throw new KotobaError('ERR_ARGUMENT', `bench ops: no case matches ${options.filter}`);
-  await using probe = Device.open('cpu', { instructions });
-  const threads = options.threads ?? [...new Set([1, probe.info.threads])];
+  await using probe = Device.open(device as DeviceName, isGpu(device) ? {} : { instructions });
+  await using torch = options.peer === undefined ? undefined : await TorchOps.start(options.peer, device);
   const loadBefore = loadavg()[0]!;
   const peers = openBlasPeers({
     instructions: probe.info.instructions,
     forced: instructions !== undefined,
     busy: isBusy(loadBefore),
   });
+  const threads = isGpu(device) ? [] : (options.threads ?? [...new Set([1, probe.info.threads])]);
+  const facts = runFacts(device, probe.info);
   const head = {
     what: 'ops' as const,
-    date: new Date().toISOString(),
-    commit: measuredCommit(),
-    cpu: cpus()[0]?.model.trim() ?? 'unknown',
-    cores: cpus().length,
+    ...facts,
+    versions: { ...facts.versions, ...torch?.ready.versions },
     instructions: probe.info.instructions,
     threads,
     secondsPerCase: seconds,
     overhead: await measureOverhead(probe),
-    peers: peers.info,
-    environment: peers.environment,
+    peers: isGpu(device) ? gpuPeers(torch) : peers.info,
+    environment: isGpu(device) ? { inherited: [], chosen: [] } : peers.environment,
+    ceilings: torch && !isSimulated(device) && !options.check ? await torch.ceilings(seconds) : undefined,
   };
   for (const line of formatHeader(head, loadBefore)) log?.(line);
+  const notRun: string[] = [];
+  const end = performance.now() + (options.deadline ?? Infinity) * 1000;
+  const timing = { seconds, signal: options.signal, end, notRun, log, isOff: options.check };
   const results: OpsResult[] = [];
-  for (const count of threads) results.push(...(await runWithThreads(count, cases, peers, options)));
+  if (isGpu(device))
+    results.push(...(await runOnGpu({ device: probe, name: device, cases, peers, torch }, timing)));
+  for (const count of threads)
+    results.push(...(await runWithThreads({ threads: count, cases, peers, instructions }, timing)));
   const report: OpsReport = {
     ...head,
     load: [loadBefore, loadavg()[0]!],
     results,
     summary: summarizeGroups(results),
-    wrong: results.filter((result) => result.checks.some(isWrong)).map((result) => result.name),
+    wrong: results
+      .filter((result) => result.failed || result.checks.some(isWrong))
+      .map((result) => result.name),
+    notRun,
+    memory: {
+      rssPeak: processMemory().peak,
+      devicePeak: deviceMemoryPeak(probe),
+      peer: await torch?.memory(),
+    },
+    recordings: isGpu(device) ? recordingsOf(probe) : undefined,
   };
   for (const line of formatSummary(report)) log?.(line);
   if (options.json !== undefined) writeReport(options.json, report);
   return report;
+}
+
+function casesFor(device: string, tiny = false): typeof selectCases {
+  if (tiny || isSimulated(device)) return simulatedCases;
+  return isGpu(device) ? gpuCases : selectCases;
+}
+
+function gpuPeers(torch: TorchOps | undefined): PeerInfo[] {
+  if (!torch) return [{ name: 'PyTorch', missing: 'not asked for: --peer torch runs it beside' }];
+  return [{ name: 'PyTorch', version: `${torch.ready.versions['torch']} on ${torch.ready.device}` }];
+}
+
+function recordingsOf({ native }: Device): NonNullable<OpsReport['recordings']> {
+  const { graphs, commanded, refusal } = native.describe();
+  return { graphs, commanded, why: refusal };
 }
 
 /** The whole report as it was logged. */
@@ -140,66 +185,6 @@ export function printOpsReport(report: OpsReport, write: (line: string) => void)
     ...formatSummary(report),
   ];
   for (const line of lines) write(line);
-}
-
-async function runWithThreads(
-  threads: number,
-  cases: readonly OpsCase[],
-  peers: BlasPeers,
-  { seconds = 1, instructions, signal, log }: OpsBenchOptions,
-): Promise<OpsResult[]> {
-  await using device = Device.open('cpu', { threads, instructions });
-  await using plain = Device.open('cpu', { instructions: 'plain' });
-  const bench = { device, plain, threads, peers, random: new RandomWeights(), cache: largestCache() };
-  peers.addon?.setThreads(threads);
-  const results: OpsResult[] = [];
-  for (const each of cases) {
-    signal?.throwIfAborted();
-    const result = await runCase(bench, each, { seconds, signal });
-    results.push(result);
-    log?.(formatResult(result));
-    for (const used of [device, plain]) used.native.trim(0);
-  }
-  return results;
-}
-
-async function runCase(
-  bench: Workbench,
-  c: OpsCase,
-  timing: Parameters<typeof timeSides>[1],
-): Promise<OpsResult> {
-  const named = { name: caseName(c), group: caseGroup(c), threads: bench.threads };
-  const prepared = await prepare(bench, c);
-  try {
-    const checks = await prepared.check();
-    if (checks.some(isWrong)) return { ...named, checks, times: [] };
-    const times = await timeSides(prepared.sides, timing);
-    const seconds = times[0]!.wall.median / 1e6;
-    return {
-      ...named,
-      checks,
-      times,
-      gflops: prepared.flops && prepared.flops / seconds / 1e9,
-      gbytes: prepared.bytes / seconds / 1e9,
-    };
-  } finally {
-    prepared.dispose();
-  }
-}
-
-function prepare(bench: Workbench, c: OpsCase): Promise<PreparedCase> {
-  switch (c.op) {
-    case 'linear':
-      return prepareLinear(bench, c);
-    case 'attention':
-      return prepareAttention(bench, c);
-    case 'decode':
-      return prepareDecode(bench, c);
-    case 'embedding':
-      return prepareEmbedding(bench, c);
-    default:
-      return prepareNorm(bench, c);
-  }
 }
 
 async function measureOverhead(device: Device): Promise<QueueOverhead> {

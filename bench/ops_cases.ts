@@ -1,4 +1,4 @@
-/** The cases of `kotoba bench ops`, as data: the shapes of the text encoders and square ones. */
+/** The cases of `kotoba bench ops`: what a case is, and the CPU's as data: the text encoders' shapes and square ones. */
 import { DTYPES, isWeightDType, type DType } from '../src/formats/dtype.js';
 import type { OpPrecision } from '../src/runtime/ops.js';
 
@@ -10,7 +10,15 @@ export interface LinearCase {
   readonly k: number;
   readonly type: DType;
   readonly precision: OpPrecision;
+  /** What follows the product in the same kernel; default: nothing. */
+  readonly epilogue?: LinearEpilogue | undefined;
 }
+
+/**
+ * `gelu`: bias and tanh GELU, an MLP's first half; `gated`: GELU times another product, T5's; `residual`: bias, gate,
+ * and the sum with the F32 residual stream, a modulated block's last.
+ */
+export type LinearEpilogue = 'gelu' | 'gated' | 'residual';
 
 export interface AttentionCase {
   readonly op: 'attention';
@@ -19,12 +27,31 @@ export interface AttentionCase {
   readonly headDim: number;
   readonly tokens: number;
   readonly mask: 'none' | 'causal' | 't5';
+  /** Of q, k, v and the output; default `fp32`. */
+  readonly precision?: OpPrecision | undefined;
 }
 
 export interface NormCase {
-  readonly op: 'rms_norm' | 'layer_norm';
+  readonly op: 'rms_norm' | 'layer_norm' | 'layer_norm_modulated' | 'group_norm';
+  /** Tokens, or pixels of a group norm. */
   readonly rows: number;
   readonly cols: number;
+  /** Of the output; the input is F32. Default `fp32`. */
+  readonly precision?: OpPrecision | undefined;
+}
+
+/** A convolution with padding of half its kernel; x [height · width, inputs], out [.., outputs]. */
+export interface ConvCase {
+  readonly op: 'conv2d';
+  readonly height: number;
+  readonly width: number;
+  readonly inputs: number;
+  readonly outputs: number;
+  readonly kernel: 1 | 3;
+  /** 2: x is read as if nearest-upsampled to twice its size. */
+  readonly upscale?: 1 | 2 | undefined;
+  /** Of x and out; weights are F32, as the autoencoder's file has them. */
+  readonly precision: OpPrecision;
 }
 
 export interface DecodeCase {
@@ -42,7 +69,7 @@ export interface EmbeddingCase {
   readonly cols: number;
 }
 
-export type OpsCase = LinearCase | AttentionCase | NormCase | DecodeCase | EmbeddingCase;
+export type OpsCase = LinearCase | AttentionCase | NormCase | ConvCase | DecodeCase | EmbeddingCase;
 
 const linearShapes: readonly (readonly [m: number, n: number, k: number])[] = [
   [1024, 1024, 1024],
@@ -112,23 +139,36 @@ export function selectCases({ types, precisions = ['fp32', 'int8'], filter }: Ca
   return filter ? cases.filter((each) => filter.test(caseName(each))) : cases;
 }
 
-/** `linear 77x3072x768 Q8_0 fp32`: M x N x K. */
+/** `linear 77x3072x768 Q8_0 fp32`: M x N x K. A precision that is the op's only one on the CPU is not named. */
 export function caseName(c: OpsCase): string {
   switch (c.op) {
     case 'linear':
-      return `linear ${c.m}x${c.n}x${c.k} ${c.type} ${c.precision}`;
+      return words(`linear ${c.m}x${c.n}x${c.k} ${c.type} ${c.precision}`, c.epilogue);
     case 'attention':
-      return `attention ${c.network} ${c.heads}x${c.headDim} ${c.tokens} tokens`;
+      return words(
+        `attention ${c.network} ${c.heads}x${c.headDim} ${c.tokens} tokens`,
+        c.network === 't5' && c.mask === 'none' && 'without bias',
+        c.precision,
+      );
+    case 'conv2d':
+      return words(
+        `conv2d ${c.height}x${c.width} ${c.inputs}-${c.outputs} ${c.kernel}x${c.kernel}`,
+        c.upscale === 2 && 'upscaled',
+        c.precision,
+      );
     case 'decode':
       return `decode ${c.rows}x${c.cols} ${c.type}`;
     case 'embedding':
       return `embedding ${c.ids}x${c.cols} ${c.type}`;
     default:
-      return `${c.op} ${c.rows}x${c.cols}`;
+      return words(`${c.op} ${c.rows}x${c.cols}`, c.precision);
   }
 }
 
+const words = (...parts: (string | false | undefined)[]): string => parts.filter(Boolean).join(' ');
+
 /** What a summary is made over. */
 export function caseGroup(c: OpsCase): string {
-  return c.op === 'linear' ? `linear ${c.precision} ${c.type}` : c.op;
+  if (c.op === 'linear') return words(`linear ${c.precision} ${c.type}`, c.epilogue && 'with epilogue');
+  return words(c.op, 'precision' in c && c.precision);
 }

@@ -1,74 +1,87 @@
-/** linear against sgemm on the decoded weights, and in int8 against oneDNN's u8 × s8 product. */
-import { native } from '../bindings/native.js';
-import type { SgemmLibrary } from './blas_peer/peers.js';
-import { eps, matmulAt, relativeError, spread } from './ops_reference.js';
+/**
+ * linear. On the CPU against sgemm on the decoded weights, and in int8 against oneDNN's u8 × s8 product; on a GPU
+ * against PyTorch on the decoded weights, and with its own dequantisation of the stored ones.
+ */
+import { native, type NativeEpilogue } from '../bindings/native.js';
+import type { Tensor } from '../src/runtime/tensor.js';
 import {
+  activationType,
   copiesPastCache,
   decodeStored,
   ourSide,
   poisoned,
-  uploadCopies,
+  randomActivations,
+  readValues,
+  storedRows,
+  weightCopies,
+  type Activations,
   type Check,
   type PreparedCase,
   type Workbench,
 } from './ops_bench.js';
 import type { LinearCase } from './ops_cases.js';
-import type { Side } from './ops_time.js';
-
-/** Of int8 on normal values: 1/127 of a block's largest value, as a step, and the same for float weights. */
-const int8Bound = 0.012;
-/** c · eps · sqrt(k) relative to the result's size, c = 4: FP32 accumulation in any order. */
-const fp32Bound = (k: number) => 4 * eps * Math.sqrt(k);
-
-interface PeerSide {
-  readonly side: Side;
-  check(): Check;
-}
+import { expectedLinear } from './ops_linear_reference.js';
+import { pick, relativeError, spread, type Places } from './ops_reference.js';
+import { linearPeers } from './ops_linear_peers.js';
 
 export async function prepareLinear(bench: Workbench, c: LinearCase): Promise<PreparedCase> {
   const { device, random } = bench;
   const { m, n, k, type, precision } = c;
+  const activation = activationType(precision);
   const stored = random.stored(type, n * k);
-  const decoded = await decodeStored(bench, stored, type, [n, k]);
-  const x = random.normal(m * k);
   const copies = copiesPastCache(bench, stored.byteLength);
-  const weights = uploadCopies(device, stored, { type, rows: n, cols: k, copies });
-  const xt = device.from(x, [m, k]);
-  const out = poisoned(device, [m, n]);
-  const ours = ourSide(device, (i) =>
+  const weights = weightCopies(bench, stored, { type, rows: n, cols: k, copies });
+  const x = await randomActivations(bench, activation, [m, k]);
+  const inputs = await epilogueInputs(bench, c);
+  const xt = device.empty(activation, [m, k]);
+  device.native.upload(xt.native, x.stored);
+  const { epilogue, out, tensors } = uploadEpilogue(bench, c, inputs);
+  const ours = ourSide(bench, copies, (i) =>
     native.linear(
       device.native,
       out.native,
       xt.native,
       weights.views[i % copies]!.native,
-      undefined,
+      epilogue,
       precision,
     ),
   );
-  const at = sampledPlaces(c);
-  const expected = matmulAt(x, decoded, k, at);
-  const check = (values: ArrayLike<number>) => relativeError(pick(values, n, at), expected);
-  const peers = precision === 'int8' ? int8Peers(bench, c) : sgemmPeers(bench, c, x, decoded, check);
+  const places = sampledPlaces(c);
+  const w = await decodeStored(bench, storedRows(stored, { type, cols: k, rows: places.cols }), type, [
+    places.cols.length,
+    k,
+  ]);
+  const { bias, multiply, add } = inputs;
+  const {
+    values: exact,
+    bound,
+    peerBound,
+  } = expectedLinear(c, { x: x.values, w, bias, multiply: multiply?.values, add }, places);
+  const found = await linearPeers(bench, c, {
+    x: x.values,
+    stored,
+    bias,
+    multiply: multiply?.values,
+    add,
+    expected: { places, values: exact, bound: peerBound },
+  });
+  const outBytes = out.dtype === 'F32' ? 4 : 2;
   return {
-    sides: [ours, ...peers.map((peer) => peer.side)],
+    sides: [ours, ...found.sides.map((peer) => peer.side)],
+    missing: found.missing,
     flops: 2 * m * n * k,
-    bytes: stored.byteLength + 4 * (m * k + m * n),
+    bytes: stored.byteLength + x.stored.byteLength + outBytes * m * n * (c.epilogue === 'residual' ? 2 : 1),
     async check() {
       await ours.run(0, 1);
-      const values = await out.read();
-      const error = values.some(Number.isNaN) ? NaN : check(values);
-      const bound = precision === 'int8' ? int8Bound : fp32Bound(k);
-      return [{ side: ours.name, error, bound }, ...peers.map((peer) => peer.check())];
+      const values = await readValues(device, out);
+      const error = values.some(Number.isNaN) ? NaN : relativeError(pick(values, n, places), exact);
+      const checks: Check[] = [{ side: ours.name, error, bound }];
+      for (const peer of found.sides) checks.push(await peer.check());
+      return checks;
     },
-    dispose() {
-      weights.dispose();
-      xt.dispose();
-      out.dispose();
-    },
+    dispose: () => [weights, xt, out, ...tensors].forEach((each) => each.dispose()),
   };
 }
-
-type Places = Parameters<typeof matmulAt>[3];
 
 /** 256 outputs or all. */
 const sampledPlaces = ({ m, n }: LinearCase): Places => ({
@@ -76,64 +89,44 @@ const sampledPlaces = ({ m, n }: LinearCase): Places => ({
   cols: spread(n, Math.ceil(256 / Math.min(m, 8))),
 });
 
-function pick(values: ArrayLike<number>, columns: number, { rows, cols }: Places): number[] {
-  return rows.flatMap((row) => cols.map((col) => values[row * columns + col]!));
+interface EpilogueInputs {
+  readonly bias?: Float32Array;
+  readonly multiply?: Activations;
+  readonly add?: Float32Array;
 }
 
-const libraryNames: Record<SgemmLibrary, string> = { openblas: 'OpenBLAS', onednn: 'oneDNN' };
-
-/** They multiply the decoded weights: the same x, as many bytes past the cache. */
-function sgemmPeers(
-  bench: Workbench,
-  { m, n, k }: LinearCase,
-  x: Float32Array,
-  decoded: Float32Array,
-  error: (values: ArrayLike<number>) => number,
-): PeerSide[] {
-  const { peers } = bench;
-  const { addon } = peers;
-  if (addon === undefined || peers.sgemm.length === 0) return [];
-  const copies = copiesPastCache(bench, 4 * n * k);
-  const w = new Float32Array(peers.operand('w', 4 * n * k * copies), 0, n * k * copies);
-  for (let i = 0; i < copies; i++) w.set(decoded, i * n * k);
-  const ownX = new Float32Array(peers.operand('x', 4 * m * k), 0, m * k);
-  ownX.set(x);
-  const out = new Float32Array(peers.operand('out', 4 * m * n), 0, m * n);
-  return peers.sgemm.map((library) => {
-    const name = libraryNames[library];
-    const run = (first: number, reps: number) => {
-      addon.sgemm(library, { m, n, k, first, reps }, out, ownX, w);
-    };
-    return {
-      side: { name, run },
-      check() {
-        out.fill(NaN);
-        run(0, 1);
-        return { side: name, error: error(out), bound: fp32Bound(k) };
-      },
-    };
-  });
+async function epilogueInputs(bench: Workbench, c: LinearCase): Promise<EpilogueInputs> {
+  const { random } = bench;
+  const { m, n, epilogue } = c;
+  if (epilogue === 'gated')
+    return { multiply: await randomActivations(bench, activationType(c.precision), [m, n]) };
+  if (epilogue === 'gelu') return { bias: random.normal(n) };
+  if (epilogue === undefined) return {};
+  const gate = await randomActivations(bench, 'F32', [1, n]);
+  return { bias: random.normal(n), multiply: gate, add: random.normal(m * n) };
 }
 
-/** On random codes: the activations in 7 bits, so that no instruction set saturates a sum of two products. */
-function int8Peers(bench: Workbench, c: LinearCase): PeerSide[] {
-  const { m, n, k } = c;
-  const { peers, random } = bench;
-  const { addon } = peers;
-  if (addon === undefined || !peers.sgemm.includes('onednn')) return [];
-  const copies = copiesPastCache(bench, n * k);
-  const w = new Int8Array(peers.operand('w', n * k * copies), 0, n * k * copies);
-  w.set(new Int8Array(random.bytes(n * k, 256).buffer));
-  for (let i = 1; i < copies; i++) w.copyWithin(i * n * k, 0, n * k);
-  const x = new Uint8Array(peers.operand('x', m * k), 0, m * k);
-  x.set(random.bytes(m * k, 128));
-  const out = new Int32Array(peers.operand('out', 4 * m * n), 0, m * n);
-  const name = 'oneDNN u8s8';
-  const run = (first: number, reps: number) => addon.gemmU8S8S32({ m, n, k, first, reps }, out, x, w);
-  const check = () => {
-    const at = sampledPlaces(c);
-    run(0, 1);
-    return { side: name, error: relativeError(pick(out, n, at), matmulAt(x, w, k, at)), bound: 0 };
+/** A residual goes to F32, everything else to what matmuls read. */
+function uploadEpilogue(
+  { device }: Workbench,
+  { m, n, epilogue, precision }: LinearCase,
+  inputs: EpilogueInputs,
+): { epilogue: NativeEpilogue | undefined; out: Tensor; tensors: Tensor[] } {
+  const type = activationType(precision);
+  if (epilogue === undefined) return { epilogue, out: poisoned(device, [m, n], type), tensors: [] };
+  const isResidual = epilogue === 'residual';
+  const bias = inputs.bias && device.from(inputs.bias, [n]);
+  const multiply = inputs.multiply && device.empty(isResidual ? 'F32' : type, isResidual ? [1, n] : [m, n]);
+  if (multiply) device.native.upload(multiply.native, inputs.multiply!.stored);
+  const add = inputs.add && device.from(inputs.add, [m, n]);
+  return {
+    epilogue: {
+      bias: bias?.native,
+      activation: isResidual ? 'none' : 'gelu_tanh',
+      multiply: multiply?.native,
+      add: add?.native,
+    },
+    out: poisoned(device, [m, n], isResidual ? 'F32' : type),
+    tensors: [bias, multiply, add].filter((tensor) => tensor !== undefined),
   };
-  return [{ side: { name, run }, check }];
 }

@@ -8,8 +8,13 @@ import { summarize, type Summary } from './stats.js';
 
 export interface Side {
   readonly name: string;
-  /** Does the work `reps` times; number i takes input copy `first + i`. Resolves when all of it is done. */
-  run(first: number, reps: number): Promise<void> | void;
+  /** Repetitions come in multiples of this, recorded and replayed as one; default 1. */
+  readonly unit?: number | undefined;
+  /**
+   * Does the work `reps` times; number i takes input copy `first + i`. Resolves when all of it is done.
+   * @returns the seconds it took, if the side knows better than its caller: another process does
+   */
+  run(first: number, reps: number): Promise<number | void> | number | void;
 }
 
 export interface SideTimes {
@@ -27,6 +32,10 @@ export interface SideTimes {
 export interface TimingOptions {
   /** For all sides together. */
   readonly seconds: number;
+  /** Default 0.002: the round trip of a queue vanishes in it. */
+  readonly shortestSample?: number | undefined;
+  /** Whether to wait before each sample until this process is idle: libraries' threads spin. Default true. */
+  readonly settle?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -46,10 +55,9 @@ interface Running {
 const minRounds = 2;
 /** Rounds aimed at in the time given. */
 const wantedRounds = 6;
-const shortestSample = 0.002;
 
 export async function timeSides(sides: readonly Side[], options: TimingOptions): Promise<SideTimes[]> {
-  const { seconds, signal } = options;
+  const { seconds, signal, shortestSample = 0.002, settle = true } = options;
   const sample = Math.max(shortestSample, seconds / (wantedRounds * 2 * sides.length));
   const running: Running[] = [];
   for (const side of sides) running.push(await calibrate(side, sample, signal));
@@ -57,7 +65,7 @@ export async function timeSides(sides: readonly Side[], options: TimingOptions):
   for (let round = 0; round < minRounds || performance.now() < end; round++)
     for (const each of [...running, ...running.toReversed()]) {
       signal?.throwIfAborted();
-      each.readings.push(await take(each));
+      each.readings.push(await take(each, settle));
     }
   const first = running[0]!;
   return running.map((each) => ({
@@ -78,28 +86,34 @@ function roundRatios(side: Running, base: Running, clock: keyof Reading): number
 
 /** Finds the repetitions that fill a sample; its last run is the side's warm-up. */
 async function calibrate(side: Side, sampleSeconds: number, signal?: AbortSignal): Promise<Running> {
-  await side.run(0, 1);
-  for (let reps = 1; ; reps *= 4) {
+  const unit = side.unit ?? 1;
+  await side.run(0, unit);
+  for (let units = 1; ; units *= 4) {
     signal?.throwIfAborted();
-    const start = performance.now();
-    await side.run(0, reps);
-    const seconds = (performance.now() - start) / 1000;
+    const seconds = (await timed(side, 0, units * unit)) / 1e6;
     if (seconds < sampleSeconds / 4) continue;
-    return { side, reps: Math.max(1, Math.round((reps * sampleSeconds) / seconds)), readings: [], next: 0 };
+    const wanted = Math.max(1, Math.round((units * sampleSeconds) / seconds));
+    return { side, reps: wanted * unit, readings: [], next: 0 };
   }
 }
 
-async function take(running: Running): Promise<Reading> {
+async function take(running: Running, settle: boolean): Promise<Reading> {
   const { side, reps } = running;
-  await quiet();
-  if (reps > 1) await side.run(running.next, 1); // wakes the side's threads
+  const unit = side.unit ?? 1;
+  if (settle) await quiet();
+  if (reps > unit) await side.run(running.next, unit); // wakes the side's threads
   const cpuStart = cpuMicroseconds();
-  const start = performance.now();
-  await side.run(running.next, reps);
-  const wall = (performance.now() - start) * 1000;
+  const wall = await timed(side, running.next, reps);
   const cpu = cpuMicroseconds() - cpuStart;
   running.next += reps;
   return { wall: wall / reps, cpu: cpu / reps };
+}
+
+/** µs */
+async function timed(side: Side, first: number, reps: number): Promise<number> {
+  const start = performance.now();
+  const own = await side.run(first, reps);
+  return own === undefined ? (performance.now() - start) * 1000 : own * 1e6;
 }
 
 /** Of all threads of this process. */

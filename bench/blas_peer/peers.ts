@@ -29,7 +29,7 @@ interface Addon {
 }
 
 export interface PeerInfo {
-  readonly name: 'OpenBLAS' | 'oneDNN';
+  readonly name: 'OpenBLAS' | 'oneDNN' | 'PyTorch';
   /** With the instruction set in use. */
   readonly version?: string;
   /** Why it is not there, and how to get it. */
@@ -148,7 +148,7 @@ function prepareEnvironment({ instructions, forced, busy }: PeerOptions): PeerEn
   return { inherited: inherited.map(show), chosen: chosen.map(show) };
 }
 
-function describe(name: PeerInfo['name'], found: Found): PeerInfo {
+function describe(name: keyof typeof install, found: Found): PeerInfo {
   if ('missing' in found) return { name, missing: `${found.missing}; ${install[name]}` };
   const { version, instructions } = found;
   const set = typeof instructions === 'number' ? oneDnnSetName(instructions) : instructions;

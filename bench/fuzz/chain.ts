@@ -1,6 +1,6 @@
 /** What a user does with a file: open, identify, select, load, use. Right results or coded errors only. */
 import { join } from 'node:path';
-import type { EncodedTokens } from '../../src/encoders/text_network.js';
+import type { EncodedTokens } from '../../src/encoders/encode_tokens.js';
 import { KotobaError } from '../../src/errors.js';
 import {
   SLOTS,

@@ -9,7 +9,8 @@ import { fileURLToPath } from 'node:url';
 import { crc32, deflateSync } from 'node:zlib';
 import { quantize } from '../../src/formats/quantize.js';
 import { writeSafetensors } from '../../src/formats/write.js';
-import { writeGguf, type GgufTensor, type GgufValue } from '../../src/formats/write_gguf.js';
+import type { StreamedTensor } from '../../src/formats/write.js';
+import { writeGguf, type GgufValue } from '../../src/formats/write_gguf.js';
 import { encodePng, metadataTexts } from '../../src/image/index.js';
 import { SHIPPED_T5, shippedModel } from '../../src/pipeline/shipped_model.js';
 import {
@@ -91,7 +92,7 @@ async function gguf(dir: string, name: string, tensors: StoredTensors, config: o
     ['general.architecture', ['STRING', 'flux']],
     ['config', ['STRING', JSON.stringify(config)]],
   ]);
-  const list = [...tensors].map(([tensor, { dtype, shape, data }]): GgufTensor => ({
+  const list = [...tensors].map(([tensor, { dtype, shape, data }]): StreamedTensor => ({
     name: tensor,
     dtype,
     shape,

@@ -1,10 +1,20 @@
 /** The parts of the ops bench that need no device: error measure, interleaving, ratios, lines. */
 import { expect, test } from 'vitest';
+import { gpuCases, simulatedCases } from '../../bench/gpu_cases.js';
 import { isWrong } from '../../bench/ops_bench.js';
 import { formatResult, formatSummary, geomean, summarizeGroups } from '../../bench/ops_print.js';
-import { attentionRow, matmulAt, normRow, relativeError, spread } from '../../bench/ops_reference.js';
+import { caseName, weightTypes } from '../../bench/ops_cases.js';
+import {
+  attentionRow,
+  matmulAt,
+  normRow,
+  relativeError,
+  roundTo,
+  spread,
+} from '../../bench/ops_reference.js';
 import { timeSides, type SideTimes } from '../../bench/ops_time.js';
-import type { OpsReport, OpsResult } from '../../bench/ops.js';
+import type { OpsReport } from '../../bench/ops.js';
+import type { OpsResult } from '../../bench/ops_run.js';
 import { RandomWeights } from '../../bench/ops_weights.js';
 
 test('a NaN, an infinity or a missing element fails every bound', () => {
@@ -130,4 +140,39 @@ test('the summary counts what was lost and names the worst', () => {
   expect(geomean([2, NaN])).toBeNaN();
   const lines = formatSummary({ summary, wrong: ['d'], load: [1, 2] } as unknown as OpsReport);
   expect(lines.join('\n')).toMatch(/1\.00 \(0\.50\) × OpenBLAS +2 of 3 won +worst 0\.50: b\nWRONG: d/);
+});
+
+test('16-bit rounding is to the nearest, ties to even, as the formats have it', () => {
+  const cases = [
+    ['fp16', 1 + 2 ** -11, 1], // half way: even
+    ['fp16', 1 + 3 * 2 ** -11, 1 + 2 ** -9],
+    ['fp16', -(2 ** -24) * 1.5, -(2 ** -23)], // subnormal, half way: even
+    ['fp16', 2 ** -26, 0],
+    ['bf16', 1 + 2 ** -8, 1],
+    ['bf16', 1 + 3 * 2 ** -8, 1 + 2 ** -6],
+    ['fp32', 1 + 2 ** -20, 1 + 2 ** -20],
+  ] as const;
+  for (const [precision, value, expected] of cases)
+    expect(roundTo(precision, value), `${precision} ${value}`).toBe(expected);
+  expect(roundTo('fp16', NaN)).toBeNaN();
+});
+
+test("a GPU's cases: every goal's shapes are there, once each, and no int8", () => {
+  const cases = gpuCases();
+  const names = cases.map(caseName);
+  expect(new Set(names).size).toBe(names.length);
+  for (const name of [
+    'linear 8192x8192x8192 F32 fp32',
+    'linear 1x8192x8192 Q4_K fp16',
+    'linear 512x4096x4096 IQ1_M fp16',
+    'linear 4608x12288x3072 Q6_K fp16',
+    'linear 4096x3072x12288 BF16 bf16 residual',
+    'attention flux 24x128 4608 tokens bf16',
+    'attention t5 64x64 512 tokens without bias fp16',
+  ])
+    expect(names).toContain(name);
+  expect(cases.filter((each) => each.op === 'decode').length).toBe(weightTypes.length);
+  expect(gpuCases({ precisions: ['int8'] }).some((each) => each.op === 'linear')).toBe(false);
+  const tiny = simulatedCases().map(caseName);
+  expect(new Set(tiny).size).toBe(tiny.length);
 });
