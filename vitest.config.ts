@@ -7,6 +7,10 @@ export default defineConfig({
     testTimeout: 60_000,
     // The native thread pool takes every core by itself.
     maxWorkers: 2,
-    env: { KOTOBA_THREADS: process.env['KOTOBA_THREADS'] ?? '2' },
+    env: {
+      KOTOBA_THREADS: process.env['KOTOBA_THREADS'] ?? '2',
+      // Tests name the device they are about; what names none runs where every machine can.
+      KOTOBA_DEVICE: process.env['KOTOBA_DEVICE'] ?? 'cpu',
+    },
   },
 });

@@ -19,7 +19,10 @@ export {
   type TensorInfo,
 } from './formats/index.js';
 export { EncodeJob, type EncodeProgress } from './pipeline/encode_job.js';
-export type { EncodeOptions, Encoding, LoadOptions, Precision } from './pipeline/encoder_types.js';
+export type { DeviceChoice } from './pipeline/device_choice.js';
+export type { Replay } from './pipeline/encode_runner.js';
+export type { EncodeOptions, Encoding, LoadOptions } from './pipeline/encoder_types.js';
+export { PRECISIONS, type Precision } from './pipeline/precision.js';
 export { ImagePipeline } from './pipeline/image_pipeline.js';
 export {
   EncodePromptJob,
@@ -35,6 +38,7 @@ export {
   type GeneratedPicture,
   type ImageModel,
   type PipelineOptions,
+  type PipelinePart,
   type Residency,
 } from './pipeline/image_types.js';
 export {
@@ -48,7 +52,8 @@ export {
 export { compareGrid } from './pipeline/compare_grid.js';
 export { SHIPPED_T5, shippedModel } from './pipeline/shipped_model.js';
 export { TextEncoder } from './pipeline/text_encoder.js';
-export { Device, type DeviceOptions } from './runtime/device.js';
+export { Device, type DeviceName, type DeviceOptions } from './runtime/device.js';
+export type { OpPrecision } from './runtime/ops.js';
 export {
   T5_LENGTHS,
   chunkLayout,

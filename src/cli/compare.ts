@@ -13,6 +13,7 @@ import {
 import { compareGrid } from '../pipeline/compare_grid.js';
 import { requireEncoders } from '../pipeline/encoder_widths.js';
 import type { ImageModel } from '../pipeline/image_types.js';
+import type { Device } from '../runtime/device.js';
 import {
   compareColumns,
   parseEncoderFile,
@@ -21,6 +22,7 @@ import {
   type EncoderFile,
   type PrecisionEntry,
 } from './compare_columns.js';
+import { openDevice } from './device.js';
 import { compareReport, printCompare, type CompareFiles } from './compare_report.js';
 import { pictureTexts } from './image_info.js';
 import { completed, imageModelDirs, partFile, partsOfModel, type PartFiles } from './image_models.js';
@@ -96,7 +98,7 @@ export function compareCommand(context: CliContext): Command {
     .addOption(
       new Option(
         '--precision <value>',
-        'of the encoders: auto, fp32, int8, or for one: t5=int8; may be repeated',
+        'of the encoders: auto, fp32, int8 (CPU), fp16, bf16 (GPU), or for one: t5=bf16; may be repeated',
       ).argParser(parsePrecisionEntry),
     );
   return addRunOptions(addSamplingOptions(command))
@@ -117,7 +119,8 @@ async function compare(context: CliContext, given: string[], options: CompareCom
   const dirs = imageModelDirs(context, options.modelsDir);
   const own = partsOfModel(options.model, dirs);
   const vae = options.vae === undefined ? own.vae : partFile('vae', options.vae, dirs);
-  const columns = columnsOf(options, { ...own, ...(vae !== undefined && { vae }) }, dirs);
+  await using device = await openDevice(context, options);
+  const columns = columnsOf(options, { ...own, ...(vae !== undefined && { vae }) }, dirs, device);
   const files = checkedFiles(options, [own.transformer!, vae!, ...columns.flatMap(filesOf)]);
   const prompts = await readPrompts(given, options.promptFile, io.stdin);
   const sampling = await samplingOptions(context, options);
@@ -128,11 +131,11 @@ async function compare(context: CliContext, given: string[], options: CompareCom
     encoders: { t5: first.t5!, clip_l: first.clip_l! },
   };
   const compareOptions = { ...sampling, prompts, columns, seeds: options.seeds };
-  await withPipeline(model, { ...options, precision: undefined }, async (running) => {
+  await withPipeline(model, { ...options, precision: undefined }, device, async (running) => {
     for (const { encoders } of columns)
       requireEncoders({ t5: encoders.t5!, clip_l: encoders.clip_l! }, running.pipeline.transformer);
     const result = await runCompare(context, running, compareOptions);
-    const written = await writeAll(context, { result, options, files, model, device: running.device });
+    const written = await writeAll(context, { result, options, files, model, device });
     const report = compareReport(result, written);
     const json = JSON.stringify(report, null, 2);
     if (files.report !== undefined) await writeAtomically(files.report, [Buffer.from(`${json}\n`)]);
@@ -148,10 +151,11 @@ function columnsOf(
   options: CompareCommandOptions,
   own: Partial<PartFiles>,
   dirs: readonly string[],
+  device: Device,
 ): CompareColumn[] {
   const given = { t5: options.t5?.[0]?.name, clip_l: options.clipL?.[0]?.name };
   completed({ ...withoutUndefined(given), ...own }, options.model);
-  return compareColumns(options, own, dirs);
+  return compareColumns(options, own, dirs, device);
 }
 
 const withoutUndefined = (parts: Partial<Record<keyof PartFiles, string | undefined>>): Partial<PartFiles> =>
@@ -228,14 +232,11 @@ async function writeCells(
 ): Promise<string[][]> {
   await makeFolder('--cells', folder);
   const { columns, rows, settings } = result;
-  const common = [
-    partSource('transformer', model.transformer, undefined),
-    partSource('vae', model.vae, undefined),
-  ];
+  const common = [partSource('transformer', model.transformer), partSource('vae', model.vae)];
   const perColumn = columns.map(({ encoders }): PartSource[] => [
     ...common,
-    partSource('clip_l', encoders.clip_l.path, encoders.clip_l.precision),
-    partSource('t5', encoders.t5.path, encoders.t5.precision),
+    partSource('clip_l', encoders.clip_l.path),
+    partSource('t5', encoders.t5.path),
   ]);
   const hashes = await hashWeights(perColumn.flat(), MOST_HASHED_BYTES, signal);
   const paths: string[][] = [];
@@ -249,7 +250,7 @@ async function writeCells(
         seed,
       ];
       const path = join(folder, `${name.join('-')}.png`);
-      const parts = partInfos(perColumn[column]!, hashes);
+      const parts = partInfos(perColumn[column]!, columns[column]!.precisions, hashes);
       const origin = { prompt, seed, settings, options, parts, device: device.info.name };
       await writePng(path, picture, pictureTexts(origin));
       ofRow.push(path);

@@ -3,13 +3,14 @@ import { existsSync } from 'node:fs';
 import { basename, dirname, extname, resolve } from 'node:path';
 import { InvalidArgumentError } from 'commander';
 import { KotobaError } from '../errors.js';
+import { openModel, selectPart } from '../formats/index.js';
 import type { CompareColumn } from '../pipeline/compare.js';
-import type { Precision } from '../pipeline/encoder_types.js';
 import type { EncoderChoice, EncoderSlot } from '../pipeline/image_types.js';
+import { resolvePrecision, type Precision } from '../pipeline/precision.js';
 import { SHIPPED_T5 } from '../pipeline/shipped_model.js';
+import type { Device } from '../runtime/device.js';
 import { partFile, type PartFiles } from './image_models.js';
 import { encoderSettings, type ImageCommandOptions } from './image_options.js';
-import { ranAt } from './image_parts.js';
 import * as option from './options.js';
 
 /** `FILE` or `FILE@int8`. */
@@ -52,12 +53,14 @@ export interface ColumnOptions extends Pick<ImageCommandOptions, 'model' | 'conf
  * Without any axis: the ordinary T5 that ships against the better one. With a single other encoder: the model's own
  * against it.
  * @param own what the model holds
+ * @param device what `auto` means depends on it
  * @throws KotobaError ERR_ARGUMENT if there is nothing to compare; ERR_MODEL_SLOT, ERR_FILE_*
  */
 export function compareColumns(
   options: ColumnOptions,
   own: Partial<PartFiles>,
   dirs: readonly string[],
+  device: Where,
 ): CompareColumn[] {
   const { precision: precisions = [{ slots: new Map() }] } = options;
   const isSingle =
@@ -88,7 +91,15 @@ export function compareColumns(
       'ERR_ARGUMENT',
       'nothing to compare: give --t5, --clip-l or --precision more than once, for example --t5 a.gguf --t5 b.gguf',
     );
-  return labelled(choices, options);
+  return labelled(choices, options, device);
+}
+
+type Where = Pick<Device, 'isGpu'>;
+
+/** What an encoder's precision comes to. @throws KotobaError ERR_ARGUMENT for one that the device does not have */
+function ranAt(slot: EncoderSlot, { path, precision, config }: EncoderChoice, device: Where): string {
+  const part = selectPart(openModel(path), { slot, ...(config && { config }) });
+  return resolvePrecision(precision, part, device);
 }
 
 interface OneFile {
@@ -107,30 +118,32 @@ const SLOTS = ['t5', 'clip_l'] as const satisfies readonly EncoderSlot[];
 const TITLES: Readonly<Record<EncoderSlot, string>> = { t5: 'T5', clip_l: 'CLIP-L' };
 
 /** A label says what sets a column apart from the others, no more: "flan-t5-xxl int8", "CLIP-L fp32". */
-function labelled(choices: readonly Choice[], options: ColumnOptions): CompareColumn[] {
-  const differ = (of: (choice: Choice) => string): boolean => new Set(choices.map(of)).size > 1;
+function labelled(choices: readonly Choice[], options: ColumnOptions, device: Where): CompareColumn[] {
+  const columns = choices.map((choice) => {
+    const encoders = { t5: chosen('t5', choice, options), clip_l: chosen('clip_l', choice, options) };
+    const { t5, clip_l } = encoders;
+    return { encoders, t5: ranAt('t5', t5, device), clip_l: ranAt('clip_l', clip_l, device) };
+  });
+  type Column = (typeof columns)[number];
+  const differ = (of: (column: Column) => string): boolean => new Set(columns.map(of)).size > 1;
   const slots = SLOTS.map((slot) => ({
     slot,
     names: shortNames(choices.map((choice) => choice[slot].path)),
-    files: differ((choice) => choice[slot].path),
-    precisions: differ((choice) => ranAt(choice[slot].precision)),
+    files: differ(({ encoders }) => encoders[slot].path),
+    precisions: differ((column) => column[slot]),
   }));
-  const isTogether = choices.every(({ t5, clip_l }) => ranAt(t5.precision) === ranAt(clip_l.precision));
-  return choices.map((choice) => {
+  const isTogether = columns.every(({ t5, clip_l }) => t5 === clip_l);
+  return columns.map((column) => {
+    const { encoders } = column;
     const words = slots.map(({ slot, names, files, precisions }) =>
       [
-        ...(files ? [names.get(choice[slot].path)!] : precisions && !isTogether ? [TITLES[slot]] : []),
-        ...(precisions && (!isTogether || files) ? [ranAt(choice[slot].precision)] : []),
+        ...(files ? [names.get(encoders[slot].path)!] : precisions && !isTogether ? [TITLES[slot]] : []),
+        ...(precisions && (!isTogether || files) ? [column[slot]] : []),
       ].join(' '),
     );
     const label = words.filter((word) => word !== '').join(' + ');
-    const plain = differ(({ t5 }) => ranAt(t5.precision))
-      ? ranAt(choice.t5.precision)
-      : slots[0]!.names.get(choice.t5.path)!;
-    return {
-      label: label || plain,
-      encoders: { t5: chosen('t5', choice, options), clip_l: chosen('clip_l', choice, options) },
-    };
+    const plain = differ(({ t5 }) => t5) ? column.t5 : slots[0]!.names.get(encoders.t5.path)!;
+    return { label: label || plain, encoders };
   });
 }
 

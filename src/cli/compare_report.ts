@@ -31,7 +31,7 @@ export function compareReport(result: CompareResult, files: CompareFiles) {
     /** of each prompt: the median distance of two seeds of one encoder; null where not measured */
     seedNoise: seedNoise.map((noise) => noise && { ...inJson(noise.median), pairs: noise.pairs }),
     reference: columns[0]!.label,
-    columns: columns.map(({ label, encoders }) => ({ label, encoders })),
+    columns,
     cells: rows.flatMap(({ cells }, r) => cells.map((cell) => cellReport(cell, result, files.pictures?.[r]))),
     settings,
     encodes,

@@ -12,6 +12,14 @@ import { shippedModel } from '../pipeline/shipped_model.js';
 import { runCompare } from './compare.js';
 import { compareReport } from './compare_report.js';
 import {
+  deviceOption,
+  deviceText,
+  openDevice,
+  threadsOption,
+  vramOption,
+  type DeviceFlags,
+} from './device.js';
+import {
   DEMO_PROMPTS,
   DEMO_SEED,
   NEXT_COMMANDS,
@@ -32,10 +40,8 @@ import { slug } from './picture_names.js';
 import { progressLine } from './progress.js';
 import { bytesText, counted, printable, secondsText, styleFor, table } from './text.js';
 
-interface DemoOptions {
+interface DemoOptions extends DeviceFlags {
   output: string;
-  threads?: number;
-  device: 'cpu';
   force?: boolean;
   json?: boolean;
 }
@@ -52,8 +58,9 @@ export function demoCommand(context: CliContext): Command {
   return new Command('demo')
     .description('pictures and the encoder-swap grid, with the small model that ships')
     .option('--output <folder>', 'where to write', 'kotoba-demo')
-    .addOption(option.threadsOption())
-    .addOption(option.deviceOption())
+    .addOption(deviceOption())
+    .addOption(vramOption())
+    .addOption(threadsOption())
     .option('--force', 'write into a folder that holds other files')
     .addOption(option.jsonOption())
     .addHelpText('after', HELP)
@@ -66,7 +73,8 @@ async function demo(context: CliContext, options: DemoOptions): Promise<void> {
   const { io } = context;
   checkFolder(options);
   imageModelFiles({}, []); // is the model here?
-  const made = await withPipeline(shippedModel(), { ...options, residency: 'keep' }, (running) =>
+  await using device = await openDevice(context, options);
+  const made = await withPipeline(shippedModel(), { residency: 'keep' }, device, (running) =>
     makeAll(context, running),
   );
   if (context.signal.aborted) throw new KotobaError('ERR_CANCELLED', 'cancelled before anything was written');
@@ -116,7 +124,7 @@ async function makeAll(context: CliContext, running: RunningPipeline): Promise<M
     line.clear();
   }
   const grids: Made['grids'][number][] = [];
-  for (const grid of demoGrids())
+  for (const grid of demoGrids(running.device))
     grids.push({
       grid,
       result: await runCompare(context, running, {
@@ -141,8 +149,9 @@ async function writeAll(
     await write(join(folder, name));
     files.push(join(folder, name));
   };
-  const sources = partSources(imageModelFiles({}, []), () => undefined);
-  const parts = partInfos(sources, await hashWeights(sources, MOST_HASHED_BYTES, signal));
+  const sources = partSources(imageModelFiles({}, []));
+  const hashes = await hashWeights(sources, MOST_HASHED_BYTES, signal);
+  const parts = partInfos(sources, results[0]!.precisions, hashes);
   const pictures = DEMO_PROMPTS.map(demoPicture);
   for (const [i, { prompt, file }] of pictures.entries()) {
     const result = results[i]!;
@@ -194,8 +203,8 @@ function sheet(results: readonly GenerateResult[]): Picture {
 function madeText({ results, grids, device }: Made, seconds: number): string {
   const pictures = results.length + grids.reduce((sum, { result }) => sum + result.pictures, 0);
   return (
-    `${counted(pictures, 'picture')} in ${secondsText(seconds)} on ${device.name} (${device.description}), ` +
-    `${device.instructions}, ${counted(device.threads, 'thread')}.`
+    `${counted(pictures, 'picture')} in ${secondsText(seconds)} on ` +
+    `${deviceText({ ...device, device: device.name, processor: device.description })}.`
   );
 }
 

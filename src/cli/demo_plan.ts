@@ -3,6 +3,7 @@ import { readdirSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import type { CompareColumn } from '../pipeline/compare.js';
 import { SHIPPED_T5, shippedModel } from '../pipeline/shipped_model.js';
+import type { Device } from '../runtime/device.js';
 import { compareColumns, type EncoderFile } from './compare_columns.js';
 
 export const DEMO_SEED = 1n;
@@ -49,7 +50,8 @@ const PRECISION_PROMPTS: readonly string[] = [
   'a small yellow star in the top right corner on a black background',
 ];
 
-export function demoGrids(): DemoGrid[] {
+/** @param device the precision grid has what it can do */
+export function demoGrids(device: Device): DemoGrid[] {
   const encoders = grid({
     name: 'encoders',
     title: 'The same seed, a better text encoder',
@@ -61,19 +63,28 @@ export function demoGrids(): DemoGrid[] {
     prompts: ENCODER_PROMPTS,
     seeds: [1n, 2n],
     t5: [{ name: ORDINARY }, { name: BETTER }],
+    device,
   });
+  const fewer = device.isGpu ? ({ precision: 'bf16', activations: '16-bit' } as const) : EIGHT_BITS;
   const precision = grid({
     name: 'precision',
     title: 'The same T5 in fewer bits',
     text:
-      'The better T5 exactly as trained, with 8-bit activations, and with its weights in the GGUF types that ship ' +
-      'beside it. A cell is grey where it differs by no more than another seed makes it.',
+      `The better T5 exactly as trained, with ${fewer.activations} activations, and with its weights in the GGUF types ` +
+      'that ship beside it. A cell is grey where it differs by no more than another seed makes it.',
     prompts: PRECISION_PROMPTS,
     seeds: [1n],
-    t5: [{ name: BETTER, precision: 'fp32' }, { name: BETTER, precision: 'int8' }, ...quantisedT5s()],
+    t5: [
+      { name: BETTER, precision: 'fp32' },
+      { name: BETTER, precision: fewer.precision },
+      ...quantisedT5s(),
+    ],
+    device,
   });
   return [encoders, precision];
 }
+
+const EIGHT_BITS = { precision: 'int8', activations: '8-bit' } as const;
 
 /** Files of the better T5 that ship beside it, most bits first. */
 function quantisedT5s(): EncoderFile[] {
@@ -86,16 +97,19 @@ function quantisedT5s(): EncoderFile[] {
 
 /** The columns are what the command means, so that both make the same grid. */
 function grid(
-  options: Omit<DemoGrid, 'columns' | 'command'> & { readonly t5: readonly EncoderFile[] },
+  options: Omit<DemoGrid, 'columns' | 'command'> & {
+    readonly t5: readonly EncoderFile[];
+    readonly device: Device;
+  },
 ): DemoGrid {
-  const { t5, ...rest } = options;
+  const { t5, device, ...rest } = options;
   const { encoders } = shippedModel();
   const own = { t5: encoders.t5.path, clip_l: encoders.clip_l.path };
   const prompts = rest.prompts.map(quoted).join(' ');
   const t5s = t5.map(({ name, precision }) => `--t5 ${name}${precision ? `@${precision}` : ''}`);
   return {
     ...rest,
-    columns: compareColumns({ t5 }, own, [shippedFolder()]),
+    columns: compareColumns({ t5 }, own, [shippedFolder()], device),
     command: `npx kotoba compare ${prompts} --seeds ${rest.seeds.join(',')} ${t5s.join(' ')} -o ${rest.name}.png`,
   };
 }

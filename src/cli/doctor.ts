@@ -1,6 +1,7 @@
 /** `kotoba doctor`: what this machine has, what is missing, and what to do about it. */
 import { Command } from 'commander';
 import { modelDirs } from '../pipeline/find_model.js';
+import { deviceOption, threadsOption, vramOption, type DeviceFlags } from './device.js';
 import { examine, type Check } from './doctor_checks.js';
 import { EXIT } from './exit_codes.js';
 import type { CliContext } from './io.js';
@@ -11,9 +12,9 @@ const HELP = `
 Example:
   $ kotoba doctor --json
 
-Exit code 1 if something is missing that text encoders need here.`;
+Exit code 1 if something is missing that text encoders need here, or the device that --device names.`;
 
-interface DoctorOptions {
+interface DoctorOptions extends DeviceFlags {
   modelsDir: readonly string[];
   json?: boolean;
 }
@@ -22,6 +23,9 @@ export function doctorCommand(context: CliContext): Command {
   return new Command('doctor')
     .description('what this machine has and what is missing')
     .addOption(option.modelsDirOption())
+    .addOption(deviceOption())
+    .addOption(vramOption())
+    .addOption(threadsOption())
     .addOption(option.jsonOption())
     .addHelpText('after', HELP)
     .action((options: DoctorOptions) => doctor(context, options));
@@ -29,7 +33,7 @@ export function doctorCommand(context: CliContext): Command {
 
 async function doctor(context: CliContext, options: DoctorOptions): Promise<void> {
   const { io } = context;
-  const checks = await examine(modelDirs(options.modelsDir, io.env), io.env);
+  const checks = await examine(modelDirs(options.modelsDir, io.env), io.env, options);
   const isHealthy = checks.every(({ state }) => state !== 'missing');
   if (!isHealthy) context.exitCode = EXIT.failed;
   if (options.json) {

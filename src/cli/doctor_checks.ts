@@ -5,8 +5,10 @@ import { arch, availableParallelism, cpus, freemem, release, totalmem, type as o
 import { delimiter, join } from 'node:path';
 import { KotobaError } from '../errors.js';
 import { clipTokenizer, findT5Tokenizer } from '../text/index.js';
+import type { DeviceFlags } from './device.js';
+import { gpuChecks } from './doctor_gpu.js';
 import { bytesText, counted } from './text.js';
-import { packageRoot } from '../package_root.js';
+import { addonPath, packageRoot } from '../package_root.js';
 import { packageJson } from './version.js';
 
 export interface Check {
@@ -22,15 +24,19 @@ type Env = Readonly<Record<string, string | undefined>>;
 
 const OLDEST_NODE = [20, 17] as const;
 
-export async function examine(modelFolders: readonly string[], env: Env): Promise<Check[]> {
+/** @param flags of the command: which device they choose is examined */
+export async function examine(
+  modelFolders: readonly string[],
+  env: Env,
+  flags: DeviceFlags,
+): Promise<Check[]> {
   return [
     { what: 'kotoba', state: 'ok', found: `${packageJson().version}, in ${packageRoot()}` },
     node(),
     packages(),
-    ...(await addon(env)),
+    ...(await addon(env, flags)),
     threads(env),
     memory(),
-    gpu(),
     clipVocabulary(),
     await t5Vocabulary(modelFolders),
     models(modelFolders),
@@ -76,9 +82,9 @@ function packages(): Check {
   };
 }
 
-/** The addon, and with it the CPU and its instruction sets: only the addon can tell those. */
-async function addon(env: Env): Promise<Check[]> {
-  const path = env['KOTOBA_ADDON'] ?? join(packageRoot(), 'build', 'Release', 'kotoba.node');
+/** The addon, and with it the CPU, its instruction sets and the GPUs: only the addon can tell those. */
+async function addon(env: Env, flags: DeviceFlags): Promise<Check[]> {
+  const path = addonPath(env);
   try {
     const { Device, INSTRUCTION_SETS } = await import('../runtime/device.js');
     const { size, mtime } = statSync(path);
@@ -95,6 +101,7 @@ async function addon(env: Env): Promise<Check[]> {
         found: `${description}, runs ${instructions} on ${counted(count, 'thread')}`,
       },
       { what: 'instructions', state: 'ok', found: sets.join('\n') },
+      ...(await gpuChecks(flags)),
     ];
   } catch (error) {
     if (!(error instanceof KotobaError)) throw error;
@@ -177,16 +184,6 @@ function memory(): Check {
     found:
       `${bytesText(totalmem())}, ${bytesText(available)} available${limited}. ` +
       'Weights stay in the mapped file: those of a file larger than memory are read again for every pass.',
-  };
-}
-
-function gpu(): Check {
-  const driver = fromProc('/proc/driver/nvidia/version', /^(NVRM version: .*)$/m);
-  const seen = driver ? `an NVIDIA driver is here (${driver.trim()}), but` : 'none seen;';
-  return {
-    what: 'gpu',
-    state: 'note',
-    found: `${seen} the CUDA device is not part of this version: cpu runs`,
   };
 }
 

@@ -13,6 +13,7 @@ import {
   type SlotResult,
 } from './encode_output.js';
 import { runOf, printRuns, warningsOf, type EncoderRun } from './encode_report.js';
+import { deviceOption, openDevice, threadsOption, vramOption, type DeviceFlags } from './device.js';
 import { encoderSources, type EncoderFiles, type EncoderSource } from './encoder_sources.js';
 import type { CliContext } from './io.js';
 import * as option from './options.js';
@@ -20,7 +21,7 @@ import { progressLine } from './progress.js';
 import { readPrompts } from './prompts.js';
 import { counted, styleFor } from './text.js';
 
-export interface EncodeCommandOptions extends EncoderFiles {
+export interface EncodeCommandOptions extends EncoderFiles, DeviceFlags {
   output: string;
   precision?: option.PerSlot<Precision>;
   clipSkip?: option.PerSlot<number>;
@@ -34,8 +35,6 @@ export interface EncodeCommandOptions extends EncoderFiles {
   config?: option.PerSlot<Readonly<Record<string, unknown>>>;
   promptFile: readonly string[];
   modelsDir: readonly string[];
-  threads?: number;
-  device: 'cpu';
   json?: boolean;
 }
 
@@ -76,7 +75,7 @@ export function encodeCommand(context: CliContext): Command {
     .addOption(
       new Option(
         '--precision <value>',
-        'auto, fp32 (exact) or int8 (faster), or for one encoder: t5=int8; may be repeated',
+        'auto, fp32 (exact), int8 (CPU, faster), fp16 or bf16 (GPU), or for one encoder: t5=bf16; may be repeated',
       ).argParser(option.perSlot(option.oneOf(option.PRECISION_NAMES))),
     )
     .addOption(option.dialectOption())
@@ -104,8 +103,9 @@ export function encodeCommand(context: CliContext): Command {
         .argParser(option.repeated),
     )
     .addOption(option.modelsDirOption())
-    .addOption(option.threadsOption())
-    .addOption(option.deviceOption())
+    .addOption(deviceOption())
+    .addOption(vramOption())
+    .addOption(threadsOption())
     .addOption(option.jsonOption())
     .addHelpText('after', HELP)
     .action((prompts: string[], options: EncodeCommandOptions) => encode(context, prompts, options));
@@ -155,8 +155,8 @@ async function runAll(
   prompts: readonly string[],
   options: EncodeCommandOptions,
 ): Promise<{ runs: EncoderRun[]; results: SlotResult[] }> {
-  const { Device, TextEncoder } = await import('../index.js'); // loads the addon
-  await using device = Device.open(options.device, { threads: options.threads });
+  const { TextEncoder } = await import('../index.js'); // loads the addon
+  await using device = await openDevice(context, options);
   const loaded: Loaded[] = [];
   try {
     for (const source of sources) {

@@ -4,6 +4,7 @@ import type { Encoding, TextEncoder } from '../index.js';
 import type { PromptDialect, Tokenizer } from '../text/index.js';
 import type { WrittenFile } from './encode_output.js';
 import type { EncoderSource } from './encoder_sources.js';
+import { deviceText } from './device.js';
 import type { CliContext } from './io.js';
 import { bytesText, counted, grouped, printable, secondsText, shapeText, styleFor, table } from './text.js';
 
@@ -139,7 +140,6 @@ export function printRuns({ io }: CliContext, runs: readonly EncoderRun[], outpu
 }
 
 function summary(runs: readonly EncoderRun[], output: WrittenFile): string[][] {
-  const { device, processor, instructions, threads } = runs[0]!;
   const total = runs.reduce((sum, run) => sum + run.firstEmbeddingSeconds, 0);
   const memory = process.resourceUsage().maxRSS * 1024;
   const chunked = runs.filter(({ chunks, prompts }) => chunks > prompts.length);
@@ -149,7 +149,7 @@ function summary(runs: readonly EncoderRun[], output: WrittenFile): string[][] {
   return [
     ...(chunked.length > 0 ? [['chunks', list(chunked, ({ chunks }) => String(chunks))]] : []),
     ...(cut.length > 0 ? [['cut', list(cut, (run) => counted(run.truncatedTokens, 'token'))]] : []),
-    ['ran on', `${device} (${processor}), ${instructions}, ${counted(threads, 'thread')}`],
+    ['ran on', deviceText(runs[0]!)],
     ['took', `${secondsText(total)}, at most ${bytesText(memory)} of memory`],
     ['wrote', `${printable(output.path)}, ${bytesText(output.bytes)}`],
     ...table(withoutSeries(output)).map((line) => ['', line]),

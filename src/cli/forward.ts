@@ -8,6 +8,8 @@ import { identify, openModel, selectPart, type Part, type Slot } from '../format
 import { writeSafetensors } from '../formats/write.js';
 import type { Device } from '../index.js';
 import { findModel, modelDirs } from '../pipeline/find_model.js';
+import { resolvePrecision } from '../pipeline/precision.js';
+import { deviceOption, deviceText, openDevice, threadsOption, vramOption } from './device.js';
 import { checkOutput } from './encode_output.js';
 import {
   KINDS,
@@ -65,8 +67,9 @@ export function forwardCommand(context: CliContext): Command {
     .addOption(
       new Option('--precision <name>', 'how matmuls run').choices(option.PRECISION_NAMES).default('auto'),
     )
-    .addOption(option.threadsOption())
-    .addOption(option.deviceOption())
+    .addOption(deviceOption())
+    .addOption(vramOption())
+    .addOption(threadsOption())
     .addOption(option.modelsDirOption())
     .addOption(option.jsonOption())
     .addHelpText('after', HELP)
@@ -89,10 +92,9 @@ async function forward(context: CliContext, name: string, options: ForwardOption
   checkOutput(options.output, [{ path }, { path: options.inputs }]);
   const part = partFor(path, options);
   const runner = await RUNNERS[kindOf(part)!]();
-  const { Device } = await import('../index.js'); // loads the addon
-  await using device = Device.open(options.device, { threads: options.threads });
+  await using device = await openDevice(context, options);
+  const precision = resolvePrecision(options.precision, part, device);
   const line = progressLine(context);
-  const precision = options.precision === 'int8' ? 'int8' : 'fp32';
   const onProgress = (done: number, total: number) => line.update(part.slot, done, total);
   const started = performance.now();
   let outputs: ForwardOutputs;
@@ -183,7 +185,7 @@ function print(
   const style = styleFor(io.stdout, io.env);
   const lines = [
     style.bold(printable(description)),
-    `${precision} on ${name} (${processor}), ${instructions}, ${threads} threads, ${secondsText(seconds)}`,
+    `${precision} on ${deviceText({ device: name, processor, instructions, threads })}, ${secondsText(seconds)}`,
     `wrote ${printable(output)}`,
     ...table(
       tensors.map(({ name: tensor, shape }) => [tensor, shapeText(shape)]),

@@ -1,6 +1,6 @@
 /** `kotoba forward` on a Flux transformer: one velocity. */
-import { fluxBlocks } from '../diffusion/flux.js';
-import { FLUX_PATCH, fluxModel } from '../diffusion/flux_model.js';
+import { fluxBlocks, fluxSinusoids } from '../diffusion/flux.js';
+import { FLUX_PATCH, SINUSOID_WIDTH, fluxModel } from '../diffusion/flux_model.js';
 import { imageIds, rotation, textIds, type TokenIds } from '../diffusion/rotary.js';
 import { KotobaError } from '../errors.js';
 import type { FluxPart } from '../formats/index.js';
@@ -19,8 +19,8 @@ export async function forwardFlux(run: ForwardRun): Promise<ForwardOutputs> {
   const txt = inputs.take('txt', [undefined, undefined, config.context_in_dim]);
   const [batch, textTokens] = txt.shape as [number, number, number];
   const y = inputs.take('y', [batch, config.vec_in_dim]);
-  const timesteps = [...inputs.take('timesteps', [batch]).data];
-  const guidance = config.guidance_embed ? [...inputs.take('guidance', [batch]).data] : undefined;
+  const timesteps = fluxSinusoids([...inputs.take('timesteps', [batch]).data]);
+  const strength = config.guidance_embed && fluxSinusoids([...inputs.take('guidance', [batch]).data]);
   const image = imageInput(inputs, batch, config.in_channels);
   const text = inputs.has('txt_ids') ? idsOf(inputs, 'txt_ids', batch, textTokens) : textIds(textTokens);
   const slot = new NetworkSlot(run.device, part, (weights) => fluxModel(weights, config));
@@ -32,7 +32,9 @@ export async function forwardFlux(run: ForwardRun): Promise<ForwardOutputs> {
     using vector = run.device.from(y.data, y.shape);
     const positions = rotation([...text, ...image.ids], config.axes_dim, config.theta);
     using table = run.device.from(positions, [textTokens + image.ids.length, model.headDim]);
-    const given = { batch, img, txt: states, y: vector, rotation: table, timesteps, guidance };
+    using time = run.device.from(timesteps, [batch, SINUSOID_WIDTH]);
+    using guidance = strength ? run.device.from(strength, [batch, SINUSOID_WIDTH]) : undefined;
+    const given = { batch, img, txt: states, y: vector, rotation: table, time, guidance };
     const blocks = fluxBlocks(ops, model, given);
     const total = config.depth + config.depth_single_blocks;
     for (let block = 0; ; block++) {

@@ -1,14 +1,15 @@
 /** What `kotoba forward` gives each kind of network, and gets from it. */
 import type { Part, Slot } from '../formats/index.js';
 import type { ArrayToWrite } from '../formats/write.js';
-import type { Device, Precision } from '../index.js';
+import type { Device, OpPrecision, Precision } from '../index.js';
+import type { DeviceFlags } from './device.js';
 
 export const KINDS = ['clip', 't5', 'flux', 'vae'] as const;
 /** In the contract, for versions to come. */
 export const OTHER_KINDS = ['mmdit', 'unet'] as const;
 export type Kind = (typeof KINDS)[number];
 
-export interface ForwardOptions {
+export interface ForwardOptions extends DeviceFlags {
   inputs: string;
   output: string;
   kind?: Kind;
@@ -16,8 +17,6 @@ export interface ForwardOptions {
   part: 'decode' | 'encode';
   config?: Readonly<Record<string, unknown>>;
   precision: Precision;
-  threads?: number;
-  device: 'cpu';
   modelsDir: readonly string[];
   json?: boolean;
 }
@@ -27,7 +26,7 @@ export interface ForwardRun {
   readonly path: string;
   readonly part: Part;
   readonly device: Device;
-  readonly precision: 'fp32' | 'int8';
+  readonly precision: OpPrecision;
   readonly options: ForwardOptions;
   readonly signal: AbortSignal;
   readonly onProgress: (done: number, total: number) => void;

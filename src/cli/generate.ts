@@ -5,8 +5,9 @@ import { dirname } from 'node:path';
 import { Command, Option } from 'commander';
 import { KotobaError } from '../errors.js';
 import { writePng } from '../image/index.js';
-import type { Precision } from '../pipeline/encoder_types.js';
 import type { GenerateOptions, GenerateProgress, GenerateResult } from '../pipeline/image_types.js';
+import type { Precision } from '../pipeline/precision.js';
+import { openDevice } from './device.js';
 import { pictureTexts } from './image_info.js';
 import { imageModel, imageModelDirs, imageModelFiles, type ImagePart } from './image_models.js';
 import {
@@ -25,7 +26,7 @@ import {
   hashWeights,
   partInfos,
   partSources,
-  withHash,
+  partReport,
   type Hashes,
   type PartSource,
 } from './image_parts.js';
@@ -65,7 +66,9 @@ Examples:
 
 --output is a .png file, in whose name {prompt}, {seed} and {n} are replaced, or a folder ("pictures/"). Several
 pictures of one name are numbered: out-1.png, out-2.png. Picture i of a prompt has the seed SEED + i.
---precision is for all parts, or for one: transformer (with the autoencoder), clip_l, t5.
+--precision is for all parts, or for one: transformer (with the autoencoder), vae, clip_l, t5. fp32 and int8 are the
+CPU's, fp32, fp16 and bf16 a GPU's; auto is fp32 on the CPU, and on a GPU what the file's weights are stored in: fp32 for
+F32, fp16 for F16, bf16 for BF16, FP8 and GGUF's quantised types.
 
 Every PNG holds its settings twice: as the text that A1111 and Forge show ("parameters"), and as JSON with files,
 SHA-256, precisions, seed and noise levels ("kotoba"). Files over 2 GB are hashed only with --hash.`;
@@ -88,7 +91,7 @@ export function generateCommand(context: CliContext): Command {
     .addOption(
       new Option(
         '--precision <value>',
-        'auto, fp32 (exact) or int8 (faster), or for one part: t5=int8; may be repeated',
+        'auto, fp32 (exact), int8 (CPU, faster), fp16 or bf16 (GPU), or for one part: t5=bf16; may be repeated',
       ).argParser(option.perSlot(option.oneOf(option.PRECISION_NAMES))),
     );
   return addRunOptions(addSamplingOptions(command))
@@ -113,24 +116,28 @@ async function generate(
   options: GenerateCommandOptions,
 ): Promise<void> {
   const { io } = context;
-  option.requireSlots('--precision', options.precision, ['transformer', 'clip_l', 't5']);
+  option.requireSlots('--precision', options.precision, ['transformer', 'vae', 'clip_l', 't5']);
   option.requireSlots('--config', options.config, CONFIG_SLOTS);
   const files = imageModelFiles(options, imageModelDirs(context, options.modelsDir));
-  const precision = (slot: ImagePart): Precision | undefined =>
-    option.valueFor(options.precision, slot === 'vae' ? 'transformer' : slot);
-  const plan = await planned(context, given, options, partSources(files, precision));
+  const precision = (slot: ImagePart): Precision | undefined => option.valueFor(options.precision, slot);
+  const plan = await planned(context, given, options, partSources(files));
   const model = imageModel(files, {
     clip_l: encoderSettings('clip_l', options, precision('clip_l')),
     t5: encoderSettings('t5', options, precision('t5')),
   });
-  const run = { ...options, precision: precision('transformer') };
+  const vae = options.precision?.slots.get('vae') ?? precision('transformer');
+  const run = { ...options, precision: { transformer: precision('transformer'), vae } };
+  await using device = await openDevice(context, options);
   const { done, hashes } = await whileHashing(context, plan.sources, options, async (hashing) => ({
-    done: await withPipeline(model, run, (running) => runAll(context, running, plan, options, hashing)),
+    done: await withPipeline(model, run, device, (running) =>
+      runAll(context, running, plan, options, hashing),
+    ),
     hashes: await hashing,
   }));
+  const { precisions } = done.results[0]!;
   const report = generateReport({
     ...done,
-    parts: plan.sources.map((source) => withHash(source, hashes)),
+    parts: plan.sources.map((source) => partReport(source, precisions, hashes)),
     isShipped: options.model === undefined,
   });
   if (options.json) io.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
@@ -252,7 +259,7 @@ async function writeAll(
   result: GenerateResult,
   { prompt, paths, plan, options, device, hashes }: Writing,
 ): Promise<WrittenPicture[]> {
-  const parts = partInfos(plan.sources, hashes);
+  const parts = partInfos(plan.sources, result.precisions, hashes);
   if (isFolderName(options.output)) await makeFolder('--output', dirname(paths[0]!));
   const written: WrittenPicture[] = [];
   for (const [i, { picture, seed }] of result.pictures.entries()) {

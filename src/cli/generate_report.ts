@@ -1,6 +1,7 @@
 /** What `kotoba generate` made, from what and how fast: as data for --json, as lines for people. */
 import type { Device } from '../runtime/device.js';
 import type { GenerateResult, PhaseSeconds } from '../pipeline/image_types.js';
+import { deviceText } from './device.js';
 import type { PartReport } from './image_parts.js';
 import type { CliContext } from './io.js';
 import { bytesText, counted, printable, secondsText, styleFor, table, type Style } from './text.js';
@@ -117,10 +118,7 @@ function summary({ settings, seconds, ...report }: GenerateReport): string[][] {
   const { load, encode, sample, decode } = seconds;
   return [
     ['picture', how.join(', ')],
-    [
-      'ran on',
-      `${report.device} (${report.processor}), ${report.instructions}, ${counted(report.threads, 'thread')}`,
-    ],
+    ['ran on', deviceText(report)],
     ['took', tookText({ load, encode, sample, decode }, report.peakMemoryBytes)],
   ];
 }

@@ -3,10 +3,11 @@ import { InvalidArgumentError, Option, type Command } from 'commander';
 import { KotobaError } from '../errors.js';
 import type { Slot } from '../formats/index.js';
 import { readPicture } from '../image/index.js';
-import type { Precision } from '../pipeline/encoder_types.js';
 import type { EncoderChoice, EncoderSlot, GenerateOptions, Residency } from '../pipeline/image_types.js';
+import type { Precision } from '../pipeline/precision.js';
 import { SCHEDULES, SOLVERS } from '../sampling/index.js';
 import type { PromptDialect } from '../text/index.js';
+import { deviceOption, threadsOption, vramOption, type DeviceFlags } from './device.js';
 import type { CliContext } from './io.js';
 import * as option from './options.js';
 
@@ -14,7 +15,7 @@ const RESIDENCIES = ['auto', 'lean', 'keep'] as const satisfies readonly Residen
 const NOISES = ['torch', 'philox'] as const;
 export const MAX_SEED = 2n ** 64n - 1n;
 
-export interface ImageCommandOptions {
+export interface ImageCommandOptions extends DeviceFlags {
   model?: string;
   vae?: string;
   t5Tokenizer?: string;
@@ -37,8 +38,6 @@ export interface ImageCommandOptions {
   tile?: number;
   promptFile: readonly string[];
   modelsDir: readonly string[];
-  threads?: number;
-  device: 'cpu';
   force?: boolean;
   json?: boolean;
 }
@@ -122,8 +121,9 @@ export function addRunOptions(command: Command): Command {
         .choices(RESIDENCIES)
         .default('auto'),
     )
-    .addOption(option.threadsOption())
-    .addOption(option.deviceOption())
+    .addOption(deviceOption())
+    .addOption(vramOption())
+    .addOption(threadsOption())
     .option('--force', 'overwrite files that are there')
     .addOption(option.jsonOption());
 }

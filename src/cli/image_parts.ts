@@ -7,7 +7,6 @@ import { identify, openModel } from '../formats/index.js';
 import { describeDTypes } from '../formats/describe.js';
 import { usedTensors } from '../formats/part.js';
 import type { PartInfo } from '../image/index.js';
-import type { Precision } from '../pipeline/encoder_types.js';
 import { IMAGE_PARTS, type ImagePart, type PartFiles } from './image_models.js';
 
 export interface PartReport {
@@ -23,8 +22,11 @@ export interface PartReport {
   readonly sha256?: string | undefined;
 }
 
+/** What each part ran at. */
+export type Precisions = Readonly<Record<ImagePart, string>>;
+
 export interface PartSource {
-  readonly report: PartReport;
+  readonly report: Omit<PartReport, 'precision' | 'sha256'>;
   /** file name, with its folder where a folder was given; no more of the path: pictures are shared */
   readonly name: string;
   /** the one file that holds all of its tensors */
@@ -34,18 +36,10 @@ export interface PartSource {
 /** Larger files are hashed only on demand: a 24 GB transformer takes 15 s and more of a core. */
 export const MOST_HASHED_BYTES = 2_000_000_000;
 
-/** `auto` as the CPU takes it. */
-export const ranAt = (precision: Precision | undefined): string => (precision === 'int8' ? 'int8' : 'fp32');
+export const partSources = (files: PartFiles): PartSource[] =>
+  IMAGE_PARTS.map((slot) => partSource(slot, files[slot]));
 
-/** @param precision of each part; the autoencoder goes with the transformer */
-export function partSources(
-  files: PartFiles,
-  precision: (slot: ImagePart) => Precision | undefined,
-): PartSource[] {
-  return IMAGE_PARTS.map((slot) => partSource(slot, files[slot], precision(slot)));
-}
-
-export function partSource(slot: ImagePart, path: string, precision: Precision | undefined): PartSource {
+export function partSource(slot: ImagePart, path: string): PartSource {
   const parts = identify(openModel(path));
   const part =
     parts.find((one) => one.slot === slot) ?? parts.find(({ fits }) => fits.includes(slot)) ?? parts[0]!;
@@ -55,7 +49,6 @@ export function partSource(slot: ImagePart, path: string, precision: Precision |
       slot,
       file: path,
       description: part.description,
-      precision: ranAt(precision),
       dtype: describeDTypes(part.tensors),
       bytesRead: part.bytesRead,
     },
@@ -92,15 +85,25 @@ async function sha256(path: string, signal: AbortSignal): Promise<string> {
   return hash.digest('hex');
 }
 
-export const withHash = ({ report, weights }: PartSource, hashes: Hashes): PartReport => ({
+export const partReport = (
+  { report, weights }: PartSource,
+  precisions: Precisions,
+  hashes: Hashes,
+): PartReport => ({
   ...report,
+  precision: precisions[report.slot],
   sha256: weights === undefined ? undefined : hashes.get(weights),
 });
 
 /** As PNG metadata names parts. */
-export function partInfos(sources: readonly PartSource[], hashes: Hashes): Record<string, PartInfo> {
+export function partInfos(
+  sources: readonly PartSource[],
+  precisions: Precisions,
+  hashes: Hashes,
+): Record<string, PartInfo> {
   return Object.fromEntries(
-    sources.map(({ report: { slot, precision, dtype }, name, weights }) => {
+    sources.map(({ report: { slot, dtype }, name, weights }) => {
+      const precision = precisions[slot];
       const sha256 = weights === undefined ? undefined : hashes.get(weights);
       return [slot, { file: name, precision, dtype, ...(sha256 !== undefined && { sha256 }) }];
     }),

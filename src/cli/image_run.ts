@@ -1,4 +1,4 @@
-/** A pipeline on a device of its own for as long as a command needs it, and its progress on a terminal. */
+/** A pipeline for as long as a command needs it, and its progress on a terminal. */
 import type { Device } from '../runtime/device.js';
 import type { ImagePipeline } from '../pipeline/image_pipeline.js';
 import type {
@@ -18,19 +18,15 @@ export interface RunningPipeline {
   readonly loadSeconds: number;
 }
 
-/** @throws what the pipeline throws; the pipeline and its device are gone then */
+/** @throws what the pipeline throws; the pipeline is gone then */
 export async function withPipeline<T>(
   model: ImageModel,
-  options: Pick<ImageCommandOptions, 'device' | 'threads' | 'residency' | 'config'> &
-    Pick<PipelineOptions, 'precision'>,
+  options: Pick<ImageCommandOptions, 'residency' | 'config'> & Pick<PipelineOptions, 'precision'>,
+  device: Device,
   use: (running: RunningPipeline) => Promise<T>,
 ): Promise<T> {
-  const [{ Device }, { ImagePipeline }] = await Promise.all([
-    import('../runtime/device.js'), // loads the addon
-    import('../pipeline/image_pipeline.js'),
-  ]);
+  const { ImagePipeline } = await import('../pipeline/image_pipeline.js');
   const started = performance.now();
-  await using device = Device.open(options.device, { threads: options.threads });
   await using pipeline = await ImagePipeline.load(model, {
     device,
     precision: options.precision,

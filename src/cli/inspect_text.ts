@@ -1,4 +1,5 @@
 /** An inspection as lines for people. */
+import type { ClipConfig, T5Config } from '../formats/index.js';
 import type { Inspection, PartInspection, TensorLine } from './inspect_file.js';
 import { bytesText, counted, grouped, printable, shapeText, table, wrap, type Style } from './text.js';
 
@@ -62,22 +63,22 @@ function readText({ bytesRead, tensors }: PartInspection, { bytes }: Inspection)
 
 function configText(part: PartInspection): string {
   if (part.family === 'clip') {
-    const c = part.config as Record<string, number | string>;
+    const c = part.config as ClipConfig;
     const heads = part.undecided.includes('num_attention_heads')
       ? '? heads'
-      : `${c['num_attention_heads']} heads`;
-    const projection = c['projection_dim'] ? `, projection ${c['projection_dim']}` : '';
+      : `${c.num_attention_heads} heads`;
+    const projection = c.projection_dim ? `, projection ${c.projection_dim}` : '';
     return (
-      `${c['num_hidden_layers']} layers, width ${c['hidden_size']}, ${heads}, feed-forward ` +
-      `${c['intermediate_size']} (${c['hidden_act'] || '?'}), ${c['max_position_embeddings']} tokens, ` +
-      `vocabulary ${c['vocab_size']}${projection}`
+      `${c.num_hidden_layers} layers, width ${c.hidden_size}, ${heads}, feed-forward ` +
+      `${c.intermediate_size} (${c.hidden_act || '?'}), ${c.max_position_embeddings} tokens, ` +
+      `vocabulary ${c.vocab_size}${projection}`
     );
   }
   if (part.family !== 't5') return '';
-  const c = part.config as Record<string, number | string | boolean>;
+  const c = part.config as T5Config;
   return (
-    `${c['num_layers']} layers, width ${c['d_model']}, ${c['num_heads']} heads of ${c['d_kv']}, feed-forward ` +
-    `${c['d_ff']} (${c['is_gated_act'] ? 'gated ' : ''}${c['dense_act_fn']}), vocabulary ${c['vocab_size']}`
+    `${c.num_layers} layers, width ${c.d_model}, ${c.num_heads} heads of ${c.d_kv}, feed-forward ` +
+    `${c.d_ff} (${c.is_gated_act ? 'gated ' : ''}${c.dense_act_fn}), vocabulary ${c.vocab_size}`
   );
 }
 

@@ -5,18 +5,12 @@ import { KotobaError } from '../errors.js';
 import { SLOTS, type Slot } from '../formats/index.js';
 import { T5_LENGTHS, type ChunkLayout, type T5Length } from '../text/index.js';
 
-export const PRECISION_NAMES = ['auto', 'fp32', 'int8'] as const;
+export const PRECISION_NAMES = ['auto', 'fp32', 'int8', 'fp16', 'bf16'] as const;
 export const DIALECTS = ['plain', 'a1111', 'comfyui'] as const;
 export const OVERFLOWS = ['error', 'truncate', 'chunk'] as const;
 export const CLIP_FLAVOURS = ['openai', 'comfyui', 'hf'] as const;
 
 export const jsonOption = (): Option => new Option('--json', 'one JSON object on stdout, nothing else');
-export const deviceOption = (): Option =>
-  new Option('--device <name>', 'where to run').default('cpu').argParser(parseDevice);
-export const threadsOption = (): Option =>
-  new Option('--threads <n>', 'CPU threads (default: KOTOBA_THREADS, else all cores)').argParser(
-    wholeNumber(1),
-  );
 export const modelsDirOption = (): Option =>
   new Option('--models-dir <dir>', 'search model names here too; may be repeated')
     .default([], 'KOTOBA_MODELS')
@@ -108,13 +102,6 @@ export function parseT5Length(text: string): Partial<ChunkLayout> & { t5Length?:
 }
 
 export type T5LengthValue = ReturnType<typeof parseT5Length>;
-
-/** @throws KotobaError ERR_DEVICE: the command line is right, this version lacks the device */
-function parseDevice(name: string): 'cpu' {
-  if (name === 'cpu') return name;
-  const why = /^cuda/.test(name) ? 'the CUDA device is not part of this version' : 'there is no such device';
-  throw new KotobaError('ERR_DEVICE', `--device ${name}: expected cpu: ${why}`);
-}
 
 /** A config in the keys of Hugging Face's config.json: JSON itself, or the file that holds it. */
 export function parseConfig(text: string): Readonly<Record<string, unknown>> {

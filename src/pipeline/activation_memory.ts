@@ -1,20 +1,33 @@
 /** Refuses pictures whose activations cannot fit, before the system's out-of-memory killer ends the process. */
 import { KotobaError } from '../errors.js';
 import type { FluxConfig, VaeConfig } from '../formats/index.js';
+import type { OpPrecision } from '../runtime/ops.js';
 
 const FLOAT = 4;
 
+/** Of a number that only matmuls and attention read. */
+const innerBytes = (precision: OpPrecision): number =>
+  precision === 'fp16' || precision === 'bf16' ? 2 : FLOAT;
+
 /** Of one evaluation of the transformer, bytes: a single block's tensors, the largest moment. */
-export function fluxActivations({ hidden_size, mlp_ratio }: FluxConfig, tokens: number): number {
-  const residual = 2 * hidden_size; // and its norm
-  const heads = 4 * hidden_size; // q, k, v and a projection before its rotation
-  return FLOAT * tokens * (residual + heads + hidden_size * (1 + mlp_ratio));
+export function fluxActivations(
+  { hidden_size, mlp_ratio }: FluxConfig,
+  tokens: number,
+  precision: OpPrecision,
+): number {
+  const heads = 4; // q, k, v and a projection before its rotation
+  const inner = hidden_size * (1 + heads + 1 + mlp_ratio); // norm, heads, and what the block's last matrix reads
+  return tokens * (FLOAT * hidden_size + innerBytes(precision) * inner);
 }
 
 /** Of decoding a tile, bytes: the finest level's first block, with the channels of the level before it. */
-export function decoderActivations({ ch, ch_mult }: VaeConfig, pixels: number): number {
+export function decoderActivations(
+  { ch, ch_mult }: VaeConfig,
+  pixels: number,
+  precision: OpPrecision,
+): number {
   const widest = ch * (ch_mult[1] ?? ch_mult[0]!);
-  return FLOAT * pixels * 3 * widest; // the image, its norm, the convolution's result
+  return pixels * widest * (2 * FLOAT + innerBytes(precision)); // the image, the convolution's result, a norm
 }
 
 /** What the largest moments of a request need, bytes. */

@@ -14,7 +14,6 @@ import { seedNoise, type SeedNoise } from './compare_noise.js';
 import type {
   Conditioning,
   EncoderChoice,
-  EncoderChoices,
   EncodePromptJob,
   EncoderSlot,
   GenerateJob,
@@ -71,7 +70,7 @@ export type CompareSettings = Pick<
 >;
 
 export interface CompareResult {
-  readonly columns: readonly { readonly label: string; readonly encoders: EncoderChoices }[];
+  readonly columns: readonly ({ readonly label: string } & Pick<GenerateResult, 'encoders' | 'precisions'>)[];
   /** A prompt and a seed each, with a cell for every column. */
   readonly rows: readonly {
     readonly prompt: string;
@@ -245,7 +244,10 @@ class Album {
     );
     const { width, height, steps, sampler, schedule, sigmas, guidance, cfg } = this.#results[0]!;
     return {
-      columns: this.#columns.map(({ label }, i) => ({ label, encoders: this.#results[i]!.encoders })),
+      columns: this.#columns.map(({ label }, i) => {
+        const { encoders, precisions } = this.#results[i]!;
+        return { label, encoders, precisions };
+      }),
       rows,
       seedNoise: noise,
       settings: { width, height, steps, sampler, schedule, sigmas, guidance, cfg },

@@ -1,20 +1,14 @@
 /** What callers give a TextEncoder and get from it. */
 import type { Slot } from '../formats/index.js';
-import type { Device } from '../runtime/device.js';
-import type { OpPrecision } from '../runtime/ops.js';
+import type { DeviceChoice } from './device_choice.js';
+import type { Replay } from './encode_runner.js';
+import type { Precision } from './precision.js';
 import type { ChunkLayout, ClipFlavour, PromptDialect, T5Length, TokenizedPrompt } from '../text/index.js';
 
-/** `auto` is `fp32` on the CPU: exact, and faster there than other programs' quantised kernels. */
-export type Precision = 'auto' | OpPrecision;
-export const PRECISIONS: readonly Precision[] = ['auto', 'fp32', 'int8'];
-
-export interface LoadOptions {
-  /** Where to run; without it the encoder opens a CPU device of its own and closes it when disposed. */
-  device?: Device | undefined;
-  /** CPU threads of its own device. */
-  threads?: number | undefined;
+export interface LoadOptions extends DeviceChoice {
   /** Which network, where the file holds several. */
   slot?: Slot | undefined;
+  /** Default `auto`. */
   precision?: Precision | undefined;
   /** Keys of Hugging Face's config.json that the file does not tell. */
   config?: Readonly<Record<string, unknown>> | undefined;
@@ -28,6 +22,11 @@ export interface LoadOptions {
    * once it has run; encoding again reads them again, from the system's cache where memory allows.
    */
   residency?: 'lean' | 'keep' | undefined;
+  /**
+   * Whether batches of a shape that comes again are recorded and replayed, which spares the thread and a GPU's launches,
+   * and keeps the activations' memory: `auto` (default) on GPUs. Never where residency is `lean`.
+   */
+  replay?: Replay | undefined;
   /** T5: a spiece.model or tokenizer.json, or a folder with one. */
   t5Tokenizer?: string | undefined;
   /** CLIP: whose cleaning of the prompt to follow. */

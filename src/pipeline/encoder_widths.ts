@@ -13,16 +13,15 @@ const KNOWN_WIDTHS: Readonly<Record<EncoderSlot, ReadonlyMap<number, string>>> =
   t5: new Map([[4096, 'T5-XXL and Flan-T5-XXL']]),
 };
 
-/**
- * @returns the parts, in the order of `choices`
- * @throws KotobaError ERR_MODEL_SLOT for an encoder whose states the transformer cannot take, and what opening throws
- */
-export function requireEncoders(choices: EncoderChoices, transformer: FluxPart): (ClipPart | T5Part)[] {
+export type EncoderParts = Readonly<Record<EncoderSlot, ClipPart | T5Part>>;
+
+/** @throws KotobaError ERR_MODEL_SLOT for an encoder whose states the transformer cannot take, and what opening throws */
+export function requireEncoders(choices: EncoderChoices, transformer: FluxPart): EncoderParts {
   const { vec_in_dim, context_in_dim } = transformer.config;
-  return [
-    requireWidth('clip_l', choices.clip_l, vec_in_dim, transformer),
-    requireWidth('t5', choices.t5, context_in_dim, transformer),
-  ];
+  return {
+    clip_l: requireWidth('clip_l', choices.clip_l, vec_in_dim, transformer),
+    t5: requireWidth('t5', choices.t5, context_in_dim, transformer),
+  };
 }
 
 function requireWidth(

@@ -1,5 +1,4 @@
 /** Runs a solver over a Flux transformer: noise and conditioning in, latents out. */
-import { fluxBlocks, type FluxInput } from '../diffusion/flux.js';
 import { FLUX_PATCH, type FluxModel } from '../diffusion/flux_model.js';
 import { imageIds, rotation, textIds } from '../diffusion/rotary.js';
 import { cancelled } from '../runtime/device.js';
@@ -17,6 +16,7 @@ import {
   type Denoiser,
   type NoiseGenerator,
 } from '../sampling/index.js';
+import { FluxEvaluation, type FluxConditions } from './flux_evaluation.js';
 import type { Conditioning } from './image_types.js';
 import type { Request } from './request.js';
 import type { Planes } from './tiles.js';
@@ -33,6 +33,8 @@ export interface FluxTask {
   readonly start?: Planes | undefined;
   /** Pixels along a side of a latent. */
   readonly factor: number;
+  /** Whether to record the transformer's evaluation once and replay it for every step. Default: no. */
+  readonly replays?: boolean | undefined;
   /** Told the name of a block whenever the device has run it: its weights are not needed for a while. */
   readonly afterBlock?: ((name: string) => void) | undefined;
   readonly onBlock?: ((done: number, total: number, step: number) => void) | undefined;
@@ -75,11 +77,11 @@ export async function sampleFlux(ops: Ops, task: FluxTask): Promise<Planes[]> {
     sigma: request.sigmas[0]!,
     ...(latent && { latent }),
   });
-  using inputs = new Inputs(ops, task, layout);
+  using guided = new Guided(ops, task, algebra, layout);
   const sampling = sample({
     solver: request.sampler,
     algebra,
-    denoise: denoiser(ops, task, algebra, inputs),
+    denoise: guided.denoise,
     x: start,
     sigmas: request.sigmas,
     model: request.levels,
@@ -103,68 +105,39 @@ export async function sampleFlux(ops: Ops, task: FluxTask): Promise<Planes[]> {
   }
 }
 
-/** What every evaluation is given beside the latents. */
-class Inputs implements Disposable {
-  readonly #tensors = new Set<Tensor>();
-  readonly conditional: Omit<FluxInput, 'img' | 'timesteps'>;
-  readonly unconditional: Omit<FluxInput, 'img' | 'timesteps'> | undefined;
+/** @param layout of the latents */
+function conditions({ model, request }: FluxTask, text: Conditioning, layout: Layout): FluxConditions {
+  const { axes_dim, theta } = model.config;
+  const image = imageIds(layout.height / FLUX_PATCH, layout.width / FLUX_PATCH);
+  return {
+    batch: layout.batch,
+    txt: repeated(text.hidden, layout.batch),
+    y: repeated(text.pooled, layout.batch),
+    rotation: rotation([...textIds(text.tokens), ...image], axes_dim, theta),
+    guidance: request.guidance,
+  };
+}
 
-  constructor(ops: Ops, { model, conditioning, negative, request }: FluxTask, layout: Layout) {
-    const { axes_dim, theta } = model.config;
-    const guidance = request.guidance === undefined ? undefined : fill(layout.batch, request.guidance);
-    const make = (text: Conditioning): Omit<FluxInput, 'img' | 'timesteps'> => {
-      const own = (data: Float32Array, columns: number): Tensor => {
-        const tensor = ops.device.from(data, [data.length / columns, columns]);
-        this.#tensors.add(tensor);
-        return tensor;
-      };
-      const ids = [
-        ...textIds(text.tokens),
-        ...imageIds(layout.height / FLUX_PATCH, layout.width / FLUX_PATCH),
-      ];
-      return {
-        batch: layout.batch,
-        txt: own(repeated(text.hidden, layout.batch), text.hidden.length / text.tokens),
-        y: own(repeated(text.pooled, layout.batch), text.pooled.length),
-        rotation: own(rotation(ids, axes_dim, theta), model.headDim),
-        guidance,
-      };
+/** The transformer with the prompt, and with the negative prompt where there is guidance against one. */
+class Guided implements Disposable {
+  readonly denoise: Denoiser<Tensor>;
+  readonly #evaluations: FluxEvaluation[] = [];
+
+  constructor(ops: Ops, task: FluxTask, algebra: Algebra<Tensor>, layout: Layout) {
+    const { model, request, conditioning, negative, replays = false } = task;
+    const progress = new BlockProgress(ops, task);
+    const options = { replays: replays && request.steps > 1, onBlocks: progress.enqueued.bind(progress) };
+    const predict = (text: Conditioning): Denoiser<Tensor> => {
+      const evaluation = new FluxEvaluation(ops, model, conditions(task, text, layout), options);
+      this.#evaluations.push(evaluation);
+      return denoiserOf({ algebra, model: request.levels, network: evaluation.run.bind(evaluation) });
     };
-    this.conditional = make(conditioning);
-    this.unconditional = negative && make(negative);
+    const conditional = predict(conditioning);
+    this.denoise = negative ? cfg(algebra, conditional, predict(negative), request.cfg) : conditional;
   }
 
   [Symbol.dispose](): void {
-    for (const tensor of this.#tensors) tensor.dispose();
-  }
-}
-
-function denoiser(ops: Ops, task: FluxTask, algebra: Algebra<Tensor>, inputs: Inputs): Denoiser<Tensor> {
-  const { request } = task;
-  const progress = new BlockProgress(ops, task);
-  const predict = (input: Omit<FluxInput, 'img' | 'timesteps'>): Denoiser<Tensor> =>
-    denoiserOf({
-      algebra,
-      model: request.levels,
-      network: (img, time) =>
-        run(ops, task.model, { ...input, img, timesteps: fill(input.batch, time) }, progress),
-    });
-  const conditional = predict(inputs.conditional);
-  return inputs.unconditional
-    ? cfg(algebra, conditional, predict(inputs.unconditional), request.cfg)
-    : conditional;
-}
-
-function run(ops: Ops, model: FluxModel, input: FluxInput, progress: BlockProgress): Tensor {
-  const blocks = fluxBlocks(ops, model, input);
-  for (;;) {
-    const { done, value } = blocks.next();
-    if (done) {
-      ops.requireFinite(value, 'Flux: final layer');
-      return value;
-    }
-    for (const x of [value.img, value.txt, value.joint]) if (x) ops.requireFinite(x, `Flux: ${value.name}`);
-    progress.enqueued(value.name);
+    for (const evaluation of this.#evaluations) evaluation[Symbol.dispose]();
   }
 }
 
@@ -184,15 +157,18 @@ class BlockProgress {
     this.#total = this.#perStep * task.request.steps;
   }
 
-  enqueued(name: string): void {
+  enqueued(names: readonly string[]): void {
     const { onBlock, afterBlock } = this.#task;
     if (!onBlock && !afterBlock) return;
-    const report = () => {
+    const report = (name: string): void => {
       this.#done = Math.min(this.#done + 1, this.#total); // second-order solvers evaluate twice a step
       onBlock?.(this.#done, this.#total, Math.floor((this.#done - 1) / this.#perStep));
       afterBlock?.(name);
     };
-    this.#ops.device.native.reached().then(report, () => undefined); // a failure is the job's to report
+    this.#ops.device.native.reached().then(
+      () => names.forEach(report),
+      () => undefined, // a failure is the job's to report
+    );
   }
 }
 
@@ -227,8 +203,6 @@ async function planesOf(ops: Ops, layout: Layout, tokens: Tensor): Promise<Plane
     width,
   }));
 }
-
-const fill = (count: number, value: number): number[] => new Array<number>(count).fill(value);
 
 function repeated(values: Float32Array, times: number): Float32Array {
   if (times === 1) return values;

@@ -10,14 +10,16 @@ import {
   type VaePart,
 } from '../formats/index.js';
 import type { Device } from '../runtime/device.js';
-import { requireEncoders } from './encoder_widths.js';
-import type { ImageModel, PipelineOptions } from './image_types.js';
+import type { OpPrecision } from '../runtime/ops.js';
+import { requireEncoders, type EncoderParts } from './encoder_widths.js';
+import type { EncoderChoices, EncoderSlot, ImageModel, PipelineOptions } from './image_types.js';
+import { resolvePrecision } from './precision.js';
 import { SIDE_UNIT, isSide } from './request.js';
 
-/** Everything but the encoders, which are opened when they are needed. */
 export interface ImageParts {
   readonly transformer: FluxPart;
   readonly vae: VaePart;
+  readonly encoders: EncoderParts;
   /** Of all parts, encoders included. */
   readonly bytes: number;
 }
@@ -40,8 +42,8 @@ export function openParts(model: ImageModel, { config }: PipelineOptions): Image
     );
   requirePictures(vae);
   const encoders = requireEncoders(model.encoders, transformer);
-  const bytes = [transformer, vae, ...encoders].reduce((sum, part) => sum + part.bytesRead, 0);
-  return { transformer, vae, bytes };
+  const all = [transformer, vae, ...Object.values(encoders)];
+  return { transformer, vae, encoders, bytes: all.reduce((sum, part) => sum + part.bytesRead, 0) };
 }
 
 function fluxVae(path: string): VaePart {
@@ -79,6 +81,29 @@ function openPart(path: string, slot: Slot, config?: Readonly<Record<string, unk
   return selectPart(openModel(path), { slot, ...(config && { config }) });
 }
 
+/** What the parts run at. @throws KotobaError ERR_ARGUMENT for a precision that the device does not have */
+export function partPrecisions(
+  { precision }: PipelineOptions,
+  { transformer, vae }: ImageParts,
+  device: Device,
+): Readonly<Record<'transformer' | 'vae', OpPrecision>> {
+  const wanted = typeof precision === 'object' ? precision : { transformer: precision, vae: precision };
+  return {
+    transformer: resolvePrecision(wanted.transformer, transformer, device),
+    vae: resolvePrecision(wanted.vae, vae, device),
+  };
+}
+
+/** The same for the encoders. */
+export const encoderPrecisions = (
+  choices: EncoderChoices,
+  parts: EncoderParts,
+  device: Device,
+): Readonly<Record<EncoderSlot, OpPrecision>> => ({
+  clip_l: resolvePrecision(choices.clip_l.precision, parts.clip_l, device),
+  t5: resolvePrecision(choices.t5.precision, parts.t5, device),
+});
+
 /** What `auto` comes to. @throws KotobaError ERR_ARGUMENT */
 export function residency(
   { residency: wanted = 'auto' }: PipelineOptions,
@@ -91,5 +116,5 @@ export function residency(
       'ERR_ARGUMENT',
       `residency: expected auto, lean or keep, got "${wanted as string}"`,
     );
-  return bytes <= device.info.memory / 2 ? 'keep' : 'lean';
+  return bytes <= device.memory / 2 ? 'keep' : 'lean';
 }

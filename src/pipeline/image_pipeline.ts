@@ -3,12 +3,13 @@ import { fluxModel, type FluxModel } from '../diffusion/flux_model.js';
 import { KotobaError } from '../errors.js';
 import type { FluxPart } from '../formats/index.js';
 import { coverPicture, pictureFromValues, valuesFromPicture, type Picture } from '../image/index.js';
-import { Device } from '../runtime/device.js';
+import type { Device } from '../runtime/device.js';
 import { Ops, type OpPrecision } from '../runtime/ops.js';
 import { decoderActivations, fluxActivations, requireMemory } from './activation_memory.js';
 import { Autoencoder } from './autoencoder.js';
 import { Conditioner } from './conditioner.js';
-import { PRECISIONS } from './encoder_types.js';
+import { openDevice } from './device_choice.js';
+import { replaysOn } from './encode_runner.js';
 import { requireEncoders } from './encoder_widths.js';
 import { encodeFluxText, textTokens, type FluxText } from './flux_text.js';
 import { sampleFlux, type FluxTask } from './flux_sampler.js';
@@ -21,8 +22,9 @@ import {
   type GenerateResult,
   type ImageModel,
   type PipelineOptions,
+  type PipelinePart,
 } from './image_types.js';
-import { openParts, residency, type ImageParts } from './image_parts.js';
+import { encoderPrecisions, openParts, partPrecisions, residency, type ImageParts } from './image_parts.js';
 import { NetworkSlot } from './network_slot.js';
 import { previewOf } from './preview.js';
 import { SIDE_UNIT, resolveRequest, type Request } from './request.js';
@@ -38,11 +40,13 @@ type Report = (progress: GenerateProgress) => void;
 export class ImagePipeline implements AsyncDisposable {
   readonly model: ImageModel;
   readonly device: Device;
-  readonly precision: OpPrecision;
+  /** What each part runs at, the model's own encoders among them. */
+  readonly precisions: Readonly<Record<PipelinePart, OpPrecision>>;
   readonly transformer: FluxPart;
   readonly autoencoder: Autoencoder;
   readonly residency: 'lean' | 'keep';
-  readonly #ops: Ops;
+  readonly #ops: Readonly<Record<'transformer' | 'vae', Ops>>;
+  readonly #replays: boolean;
   readonly #flux: NetworkSlot<FluxModel>;
   readonly #conditioner: Conditioner;
   readonly #ownsDevice: boolean;
@@ -52,11 +56,16 @@ export class ImagePipeline implements AsyncDisposable {
   private constructor(model: ImageModel, parts: ImageParts, device: Device, options: PipelineOptions) {
     this.model = model;
     this.device = device;
-    this.#ownsDevice = options.device === undefined;
-    this.precision = options.precision === 'int8' ? 'int8' : 'fp32';
+    this.#ownsDevice = device !== options.device;
+    this.precisions = {
+      ...partPrecisions(options, parts, device),
+      ...encoderPrecisions(model.encoders, parts.encoders, device),
+    };
     this.transformer = parts.transformer;
     this.residency = residency(options, parts, device);
-    this.#ops = new Ops(device, this.precision);
+    const { transformer, vae } = this.precisions;
+    this.#ops = { transformer: new Ops(device, transformer), vae: new Ops(device, vae) };
+    this.#replays = replaysOn(this.#ops.transformer, options.replay ?? 'auto');
     this.#flux = new NetworkSlot(device, parts.transformer, (weights) =>
       fluxModel(weights, parts.transformer.config),
     );
@@ -69,17 +78,12 @@ export class ImagePipeline implements AsyncDisposable {
    * @throws KotobaError ERR_FILE_*, ERR_FORMAT_*, ERR_MODEL_*: what is wrong with which file, and what would fit
    */
   static async load(model: ImageModel, options: PipelineOptions = {}): Promise<ImagePipeline> {
-    if (!PRECISIONS.includes(options.precision ?? 'auto'))
-      throw new KotobaError(
-        'ERR_ARGUMENT',
-        `precision: expected ${PRECISIONS.join(', ')} on the CPU, got "${options.precision}"`,
-      );
     const parts = openParts(model, options);
-    const device = options.device ?? Device.open('cpu', { threads: options.threads });
+    const device = openDevice(options);
     try {
       return new ImagePipeline(model, parts, device, options);
     } catch (error) {
-      if (!options.device) device.close();
+      if (device !== options.device) device.close();
       throw error;
     }
   }
@@ -97,9 +101,9 @@ export class ImagePipeline implements AsyncDisposable {
   generate(prompt: string, options: GenerateOptions = {}): GenerateJob {
     return new GenerateJob(async (report) => {
       const request = resolveRequest(options, this.transformer.config, this.side);
-      const encoders = this.#encodersFor(options);
+      const chosen = this.#encodersFor(options);
       this.#requireMemory(request, options);
-      return await this.#inTurn(prompt, () => this.#generate(prompt, options, request, encoders, report));
+      return await this.#inTurn(prompt, () => this.#generate(prompt, options, request, chosen, report));
     });
   }
 
@@ -110,7 +114,7 @@ export class ImagePipeline implements AsyncDisposable {
    */
   encode(prompt: string, options: GenerateOptions = {}): EncodePromptJob {
     return new EncodePromptJob(async (report) => {
-      const encoders = this.#encodersFor(options);
+      const { encoders } = this.#encodersFor(options);
       return await this.#inTurn(prompt, async () => {
         const before = this.#conditioner.encodes;
         const texts = await this.#encode(prompt, options, encoders, report);
@@ -147,7 +151,7 @@ export class ImagePipeline implements AsyncDisposable {
     prompt: string,
     options: GenerateOptions,
     request: Request,
-    encoders: EncoderChoices,
+    { encoders, precisions }: ChosenEncoders,
     report: Report,
   ): Promise<GenerateResult> {
     const encodesBefore = this.#conditioner.encodes;
@@ -164,6 +168,7 @@ export class ImagePipeline implements AsyncDisposable {
       pictures: pictures.map((picture, i) => ({ picture, seed: seeds[i]! })),
       ...{ width, height, steps, sampler, schedule, sigmas, guidance, cfg },
       encoders,
+      precisions,
       conditioning: texts.conditioning,
       seconds: { encode, sample, decode: clock.lap() },
       encodes: this.#conditioner.encodes - encodesBefore,
@@ -180,14 +185,15 @@ export class ImagePipeline implements AsyncDisposable {
   }
 
   /** @throws KotobaError ERR_MODEL_SLOT for encoders that the transformer cannot take */
-  #encodersFor({ encoders }: GenerateOptions): EncoderChoices {
-    if (!encoders) return this.model.encoders;
-    const chosen = {
-      clip_l: encoders.clip_l ?? this.model.encoders.clip_l,
-      t5: encoders.t5 ?? this.model.encoders.t5,
+  #encodersFor({ encoders: replaced }: GenerateOptions): ChosenEncoders {
+    const { precisions } = this;
+    if (!replaced) return { encoders: this.model.encoders, precisions };
+    const encoders = {
+      clip_l: replaced.clip_l ?? this.model.encoders.clip_l,
+      t5: replaced.t5 ?? this.model.encoders.t5,
     };
-    requireEncoders(chosen, this.transformer);
-    return chosen;
+    const parts = requireEncoders(encoders, this.transformer);
+    return { encoders, precisions: { ...precisions, ...encoderPrecisions(encoders, parts, this.device) } };
   }
 
   #requireMemory({ width, height, tile }: Request, { t5Length }: GenerateOptions): void {
@@ -195,10 +201,10 @@ export class ImagePipeline implements AsyncDisposable {
     const tokens = text + (width / SIDE_UNIT) * (height / SIDE_UNIT);
     const pixels = Math.min(width, tile) * Math.min(height, tile);
     const needs = {
-      sampling: fluxActivations(this.transformer.config, tokens),
-      decoding: decoderActivations(this.autoencoder.part.config, pixels),
+      sampling: fluxActivations(this.transformer.config, tokens, this.precisions.transformer),
+      decoding: decoderActivations(this.autoencoder.part.config, pixels, this.precisions.vae),
     };
-    requireMemory(needs, this.device.info.memory);
+    requireMemory(needs, this.device.memory);
   }
 
   #encode(
@@ -225,9 +231,11 @@ export class ImagePipeline implements AsyncDisposable {
     for (let i = 0; i < request.seeds.length; i += together) {
       const seeds = request.seeds.slice(i, i + together);
       const job = async (): Promise<Planes[]> => {
-        const task = { ...text, request, seeds, start, signal, model: await this.#flux.get() };
+        const model = await this.#flux.get();
+        const task = { ...text, request, seeds, start, signal, model, replays: this.#replays };
         try {
-          return await sampleFlux(this.#ops, { ...task, ...this.#watchSampling(options, task, report) });
+          const ops = this.#ops.transformer;
+          return await sampleFlux(ops, { ...task, ...this.#watchSampling(options, task, report) });
         } finally {
           this.#flux.requireIntact(); // outranks what the missing bytes led to
         }
@@ -257,7 +265,7 @@ export class ImagePipeline implements AsyncDisposable {
     };
     const onStep = async (step: number, denoised: () => Promise<Planes>): Promise<void> => {
       if (!options.preview) return;
-      const preview = await previewOf(this.#ops, this.autoencoder, await denoised());
+      const preview = await previewOf(this.#ops.vae, this.autoencoder, await denoised());
       report({ phase: 'sample', done: step + 1, total: steps, detail: detail(step), preview });
     };
     const afterBlock =
@@ -268,7 +276,8 @@ export class ImagePipeline implements AsyncDisposable {
   async #start(image: Picture, { width, height, tile }: Request, signal?: AbortSignal): Promise<Planes> {
     const data = valuesFromPicture(coverPicture(image, width, height));
     const planes: Planes = { data, channels: 3, height, width };
-    return await this.device.run(() => this.autoencoder.encode(this.#ops, planes, { tile, signal }), signal);
+    const job = () => this.autoencoder.encode(this.#ops.vae, planes, { tile, signal });
+    return await this.device.run(job, signal);
   }
 
   async #decode(
@@ -286,13 +295,16 @@ export class ImagePipeline implements AsyncDisposable {
           total: latents.length * total,
           detail: `picture ${i + 1}`,
         });
-      const job = () => this.autoencoder.decode(this.#ops, one, { tile, onTile, signal });
+      const job = () => this.autoencoder.decode(this.#ops.vae, one, { tile, onTile, signal });
       const { data, width, height } = await this.device.run(job, signal);
       pictures.push(pictureFromValues(data, { width, height }));
     }
     return pictures;
   }
 }
+
+/** Of one request. */
+type ChosenEncoders = Pick<GenerateResult, 'encoders' | 'precisions'>;
 
 /** Seconds between laps. */
 class Clock {

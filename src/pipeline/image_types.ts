@@ -1,12 +1,16 @@
 /** What callers give an ImagePipeline and get from it. */
 import type { Picture } from '../image/index.js';
-import type { Device } from '../runtime/device.js';
+import type { OpPrecision } from '../runtime/ops.js';
 import type { PromptDialect, T5Length, ChunkLayout } from '../text/index.js';
-import type { Precision } from './encoder_types.js';
+import type { DeviceChoice } from './device_choice.js';
+import type { Replay } from './encode_runner.js';
 import { Job } from './job.js';
+import type { Precision } from './precision.js';
 
 /** The text encoders that a pipeline conditions on. */
 export type EncoderSlot = 'clip_l' | 't5';
+
+export type PipelinePart = EncoderSlot | 'transformer' | 'vae';
 
 /** A text encoder: which file, and how to run it. */
 export interface EncoderChoice {
@@ -37,15 +41,17 @@ export interface ImageModel {
  */
 export type Residency = 'auto' | 'lean' | 'keep';
 
-export interface PipelineOptions {
-  /** Where to run; without it the pipeline opens a CPU device of its own and closes it when disposed. */
-  readonly device?: Device | undefined;
-  /** CPU threads of its own device. */
-  readonly threads?: number | undefined;
-  /** Of the transformer and the autoencoder. Default `auto`. */
-  readonly precision?: Precision | undefined;
+export interface PipelineOptions extends DeviceChoice {
+  /** Of the transformer and the autoencoder, or of each. Default `auto`. */
+  readonly precision?:
+    Precision | Readonly<Partial<Record<'transformer' | 'vae', Precision | undefined>>> | undefined;
   /** Default `auto`. */
   readonly residency?: Residency | undefined;
+  /**
+   * Whether the denoising step is recorded and replayed, which spares the thread and a GPU's launches: `auto` (default) on
+   * GPUs.
+   */
+  readonly replay?: Replay | undefined;
   /** Keys that the transformer's file does not tell, in the reference's names (`num_heads`, `axes_dim`, …). */
   readonly config?: Readonly<Record<string, unknown>> | undefined;
 }
@@ -143,6 +149,8 @@ export interface GenerateResult {
   readonly guidance?: number | undefined;
   readonly cfg: number;
   readonly encoders: EncoderChoices;
+  /** What each part ran at. */
+  readonly precisions: Readonly<Record<PipelinePart, OpPrecision>>;
   readonly conditioning: Conditioning;
   readonly seconds: PhaseSeconds;
   /** Encodes that this request ran; the others came from the cache. */

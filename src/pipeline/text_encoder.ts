@@ -1,16 +1,9 @@
 /** One text encoder from a file: prompts in, embeddings out. The library's main class. */
-import {
-  clipNetwork,
-  encodeTokens,
-  t5Network,
-  type EncodedTokens,
-  type TextNetwork,
-  type TokenBatch,
-  type Wanted,
-} from '../encoders/text_network.js';
+import type { EncodedTokens, Wanted } from '../encoders/encode_tokens.js';
+import { clipNetwork, t5Network, type TextNetwork, type TokenBatch } from '../encoders/text_network.js';
 import { KotobaError } from '../errors.js';
 import { openModel, selectPart, type ClipPart, type Slot, type T5Part } from '../formats/index.js';
-import { Device } from '../runtime/device.js';
+import type { Device } from '../runtime/device.js';
 import { Ops, type OpPrecision } from '../runtime/ops.js';
 import { Weights } from '../runtime/weights.js';
 import {
@@ -25,8 +18,11 @@ import {
   type TokenizedPrompt,
   type Tokenizer,
 } from '../text/index.js';
+import { openDevice } from './device_choice.js';
 import { EncodeJob, type EncodeProgress } from './encode_job.js';
-import { PRECISIONS, type EncodeOptions, type Encoding, type LoadOptions } from './encoder_types.js';
+import { EncodeRunner } from './encode_runner.js';
+import type { EncodeOptions, Encoding, LoadOptions } from './encoder_types.js';
+import { resolvePrecision } from './precision.js';
 import { concatenate, emptyRows, joinRows, passes, type EncodedRow, type Pass } from './token_rows.js';
 
 /** Token families of slots: what pads and chunks a prompt. */
@@ -42,6 +38,7 @@ export class TextEncoder implements AsyncDisposable {
   readonly device: Device;
   readonly network: TextNetwork;
   readonly #weights: Weights;
+  readonly #runner: EncodeRunner;
   readonly #ownsDevice: boolean;
   readonly #isLean: boolean;
   readonly #loadTokenizer: () => Promise<Tokenizer>;
@@ -53,6 +50,7 @@ export class TextEncoder implements AsyncDisposable {
     weights: Weights,
     network: TextNetwork,
     device: Device,
+    precision: OpPrecision,
     options: LoadOptions,
     loadTokenizer: () => Promise<Tokenizer>,
   ) {
@@ -60,9 +58,11 @@ export class TextEncoder implements AsyncDisposable {
     this.#weights = weights;
     this.network = network;
     this.device = device;
-    this.precision = options.precision === 'int8' ? 'int8' : 'fp32';
-    this.#ownsDevice = options.device === undefined;
+    this.precision = precision;
+    this.#ownsDevice = device !== options.device;
     this.#isLean = options.residency === 'lean';
+    const replay = this.#isLean ? 'never' : (options.replay ?? 'auto');
+    this.#runner = new EncodeRunner(new Ops(device, precision), network, replay);
     this.#loadTokenizer = loadTokenizer;
   }
 
@@ -72,11 +72,6 @@ export class TextEncoder implements AsyncDisposable {
    * @throws KotobaError ERR_FILE_*, ERR_FORMAT_*, ERR_MODEL_*: what is wrong with the file
    */
   static async load(path: string, options: LoadOptions = {}): Promise<TextEncoder> {
-    if (!PRECISIONS.includes(options.precision ?? 'auto'))
-      throw new KotobaError(
-        'ERR_ARGUMENT',
-        `precision: expected ${PRECISIONS.join(', ')} on the CPU, got "${options.precision}"`,
-      );
     const model = openModel(path);
     const part = selectPart(model, {
       ...(options.slot && { slot: options.slot }),
@@ -98,20 +93,21 @@ export class TextEncoder implements AsyncDisposable {
             dirs: [model.weightsDir],
             weights: path,
           });
-    const device = options.device ?? Device.open('cpu', { threads: options.threads });
+    const device = openDevice(options);
     const weights = new Weights(device, part.tensors, path);
     try {
+      const precision = resolvePrecision(options.precision, part, device);
       const network = await device.run(async () =>
         part.family === 'clip' ? clipNetwork(weights, part) : t5Network(weights, part),
       );
       weights.prefetch();
-      const encoder = new TextEncoder(part, weights, network, device, options, loadTokenizer);
+      const encoder = new TextEncoder(part, weights, network, device, precision, options, loadTokenizer);
       // A missing or damaged vocabulary is the first encode's error: ids can be encoded without one.
       if (options.input !== 'ids') await encoder.tokenizer().catch(() => undefined);
       return encoder;
     } catch (error) {
       weights[Symbol.dispose]();
-      if (!options.device) device.close();
+      if (device !== options.device) device.close();
       throw error;
     }
   }
@@ -167,11 +163,10 @@ export class TextEncoder implements AsyncDisposable {
   /** Runs the network on raw token ids: what `kotoba forward` and parity tests need. */
   async encodeTokens(tokens: TokenBatch, wanted?: Wanted, signal?: AbortSignal): Promise<EncodedTokens> {
     this.#checkTokens(tokens);
-    const ops = new Ops(this.device, this.precision);
     const onLayer = this.#isLean ? this.#forgetting(wanted?.onLayer) : wanted?.onLayer;
     const job = async (): Promise<EncodedTokens> => {
       try {
-        return await encodeTokens(ops, this.network, tokens, { ...wanted, onLayer, signal });
+        return await this.#runner.encode(tokens, { ...wanted, onLayer, signal });
       } finally {
         this.#weights.requireIntact(); // outranks what the missing bytes led to
       }
@@ -299,6 +294,7 @@ export class TextEncoder implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#disposed) return;
     this.#disposed = true;
+    this.#runner[Symbol.dispose]();
     this.#weights[Symbol.dispose]();
     if (this.#ownsDevice) this.device.close();
   }

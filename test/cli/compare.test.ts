@@ -157,7 +157,7 @@ describe('what it makes', () => {
 describe('which columns a command line means', () => {
   const own = { ...model.encoders, t5: model.encoders.t5.path, clip_l: model.encoders.clip_l.path };
   const labels = (options: Parameters<typeof compareColumns>[0]): string[] =>
-    compareColumns(options, own, [shipped]).map(({ label }) => label);
+    compareColumns(options, own, [shipped], { isGpu: false }).map(({ label }) => label);
   const files = (...names: string[]) => names.map((name) => ({ name }));
 
   test('a single other encoder against the model’s own', () => {
@@ -186,6 +186,7 @@ describe('which columns a command line means', () => {
       },
       own,
       [shipped],
+      { isGpu: false },
     );
     expect(columns.map(({ encoders }) => encoders.t5!.precision)).toEqual(['int8', 'fp32']);
     expect(parseEncoderFile('a.gguf@int8')).toEqual([{ name: 'a.gguf', precision: 'int8' }]);

@@ -126,6 +126,9 @@ describe('what is written', () => {
     expect(report.parts[2]!.file).toBe(join(dirname(model.transformer), 't5'));
     const other = await generate(PROMPT, '--precision', 'transformer=int8', '-o', dir.join('int8.png'));
     expect(other.parts.map(({ precision }) => precision)).toEqual(['int8', 'fp32', 'fp32', 'int8']);
+    const apart = ['--precision', 'int8', '--precision', 'vae=fp32', '-o', dir.join('apart.png')];
+    const last = await generate(PROMPT, ...apart);
+    expect(last.parts.map(({ precision }) => precision)).toEqual(['int8', 'int8', 'int8', 'fp32']);
     expect(report.model).toBe('shipped');
   });
 
@@ -289,7 +292,7 @@ describe('what is refused, before anything runs', () => {
     ['a CFG that is no number', ['--cfg', 'much'], 2, /expected a number, got "much"/],
     ['a seed beyond 64 bits', ['--seed', '18446744073709551616'], 2, /from 0 to 18446744073709551615/],
     ['a seed below 0', ['--seed=-1'], 2, /from 0 to/],
-    ['a precision of a part that has none', ['--precision', 'vae=int8'], 2, /transformer, clip_l, t5/],
+    ['a precision of a part that has none', ['--precision', 'unet=int8'], 2, /transformer, vae, clip_l, t5/],
     ['a precision of this device', ['--precision', 'fp16'], 2, /auto, fp32, int8/],
     ['a device of another version', ['--device', 'cuda'], 1, /ERR_DEVICE/],
   ])('%s', async (_, options, code, message) => {

@@ -1,7 +1,8 @@
 /** Every case of golden/encoders within 2e-5 in fp32; every container and naming variant equals its twin. */
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { clipNetwork, encodeTokens, t5Network, type TextNetwork } from '../../src/encoders/text_network.js';
+import { encodeTokens } from '../../src/encoders/encode_tokens.js';
+import { clipNetwork, t5Network, type TextNetwork } from '../../src/encoders/text_network.js';
 import { openModel, selectPart, type Slot } from '../../src/formats/index.js';
 import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';

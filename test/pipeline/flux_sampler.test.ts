@@ -5,6 +5,7 @@ import { openModel, selectPart, type FluxPart } from '../../src/formats/index.js
 import { sampleFlux, type FluxTask } from '../../src/pipeline/flux_sampler.js';
 import type { Conditioning, GenerateOptions } from '../../src/pipeline/image_types.js';
 import { NetworkSlot } from '../../src/pipeline/network_slot.js';
+import type { Planes } from '../../src/pipeline/tiles.js';
 import { resolveRequest } from '../../src/pipeline/request.js';
 import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
@@ -39,7 +40,7 @@ describe.each(available)('%s', (name, options) => {
   const data = (key: string) => e2e.get(`${name}.${key}`)!.data as Float32Array;
   const text: Conditioning = { pooled: data('in.y'), hidden: data('in.txt'), tokens: 10 };
   beforeAll(() => {
-    device = Device.open();
+    device = Device.open('cpu');
     ops = new Ops(device, 'fp32');
     const file = `diffusion/${tiny(name)}/${tiny(name)}.weights.safetensors`;
     part = selectPart(openModel(golden(file)), { slot: 'transformer' }) as FluxPart;
@@ -110,11 +111,31 @@ describe.each(available)('%s', (name, options) => {
     expect(blocks.at(-1)).toBe(1);
   });
 
-  test('cancelled between steps', async () => {
+  test.each([false, true])('cancelled between steps, replays: %s', async (replays) => {
     const controller = new AbortController();
     const onStep = async () => controller.abort();
-    await expect(run({}, { onStep, signal: controller.signal })).rejects.toMatchObject({
+    await expect(run({}, { onStep, signal: controller.signal, replays })).rejects.toMatchObject({
       code: 'ERR_CANCELLED',
     });
+  });
+
+  test('replayed from a recording: the same bits, guided and in batches too; every block is told of', async () => {
+    const cases: [GenerateOptions, Partial<FluxTask>][] = [
+      [{}, {}],
+      [{ count: 2, sampler: 'heun' }, {}],
+      [{ cfg: 4 }, { negative: { ...text, pooled: data('in.y').map((value) => -value) } }],
+    ];
+    for (const [more, task] of cases) {
+      const blocks: number[] = [];
+      const steps: number[] = [];
+      const onBlock = (done: number, total: number) => blocks.push(done / total);
+      const onStep = async (step: number, denoised: () => Promise<Planes>) => {
+        steps.push((await denoised()).data.length * step);
+      };
+      const replayed = await run(more, { ...task, replays: true, onBlock, onStep });
+      expect(replayed, JSON.stringify(more)).toEqual(await run(more, task));
+      expect(blocks.at(-1)).toBe(1);
+      expect(steps).toHaveLength(options.steps);
+    }
   });
 });

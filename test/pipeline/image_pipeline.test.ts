@@ -128,15 +128,16 @@ describe('options', () => {
 
   test('a size whose activations do not fit is refused before anything runs', async () => {
     const config = { ...pipeline.transformer.config, hidden_size: 3072, mlp_ratio: 4 };
-    expect(fluxActivations(config, 512 + 4096)).toBeLessThan(2 ** 30); // 1024 × 1024
-    const sampling = fluxActivations(config, 512 + 1024 ** 2);
+    expect(fluxActivations(config, 512 + 4096, 'fp32')).toBeLessThan(2 ** 30); // 1024 × 1024
+    const sampling = fluxActivations(config, 512 + 1024 ** 2, 'fp32');
+    expect(fluxActivations(config, 512 + 1024 ** 2, 'bf16')).toBeLessThan(0.6 * sampling);
     expect(() => requireMemory({ sampling, decoding: 0 }, 24 * 2 ** 30)).toThrow(
       expect.objectContaining({
         code: 'ERR_OUT_OF_MEMORY',
         message: expect.stringMatching(/GiB.*24\.0 GiB.*smaller/) as string,
       }),
     );
-    const decoding = decoderActivations(pipeline.autoencoder.part.config, 16384 ** 2);
+    const decoding = decoderActivations(pipeline.autoencoder.part.config, 16384 ** 2, 'fp32');
     expect(() => requireMemory({ sampling: 0, decoding }, 24 * 2 ** 30)).toThrow(/--tile/);
   });
 
