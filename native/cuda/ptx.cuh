@@ -18,8 +18,8 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-// The same pointer, whose parts the compiler no longer knows: what is read at small distances from it shares one
-// computation of it, instead of having its own.
+// The same pointer, whose parts the compiler no longer knows: what is read at small distances from it shares
+// one computation of it, instead of having its own.
 template <typename T>
 __device__ __forceinline__ const T* opaque(const T* global) {
   asm("" : "+l"(global));

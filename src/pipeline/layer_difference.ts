@@ -69,14 +69,13 @@ function compare(a: Float32Array, b: Float32Array, width: number): Omit<LayerDif
       bb += y * y;
       ab += x * y;
       dd += (x - y) * (x - y);
-      // Not Math.max: a NaN has to stay.
-      if (!(Math.abs(x) <= largest[0])) largest[0] = Math.abs(x);
-      if (!(Math.abs(y) <= largest[1])) largest[1] = Math.abs(y);
+      largest[0] = larger(largest[0], Math.abs(x));
+      largest[1] = larger(largest[1], Math.abs(y));
     }
     signal += aa;
     noise += dd;
     const cosine = dd === 0 ? 1 : ab / Math.sqrt(aa * bb);
-    if (!(cosine >= worstCosine)) [worstCosine, worstToken] = [cosine, token];
+    if (!(cosine >= worstCosine) && !Number.isNaN(worstCosine)) [worstCosine, worstToken] = [cosine, token];
   }
   return {
     relativeL2: noise === 0 ? 0 : Math.sqrt(noise / signal),
@@ -85,4 +84,9 @@ function compare(a: Float32Array, b: Float32Array, width: number): Omit<LayerDif
     snr: noise === 0 ? Infinity : 10 * Math.log10(signal / noise),
     largest,
   };
+}
+
+/** As Math.max: a NaN stays. Plain comparisons, for it runs once for every number of a state. */
+function larger(most: number, value: number): number {
+  return value <= most || most !== most ? most : value;
 }

@@ -23,14 +23,14 @@ void set_fault(const char* text) {
 
 using namespace kotoba::sim;
 
-#define KOTOBA_ERROR_NAMES(X)                                                                     \
-  X(cudaSuccess)                                                                                  \
-  X(cudaErrorInvalidValue)                                                                        \
-  X(cudaErrorMemoryAllocation) X(cudaErrorInvalidConfiguration) X(cudaErrorInsufficientDriver)    \
-      X(cudaErrorDevicesUnavailable) X(cudaErrorNoDevice) X(cudaErrorInvalidDevice)               \
-          X(cudaErrorNoKernelImageForDevice) X(cudaErrorIllegalAddress) X(cudaErrorLaunchFailure) \
-              X(cudaErrorStreamCaptureUnsupported) X(cudaErrorStreamCaptureInvalidated)           \
-                  X(cudaErrorStreamCaptureIsolation) X(cudaErrorCapturedEvent)
+// clang-format off
+#define KOTOBA_ERROR_NAMES(X) \
+  X(cudaSuccess) X(cudaErrorInvalidValue) X(cudaErrorMemoryAllocation) \
+  X(cudaErrorInvalidConfiguration) X(cudaErrorInsufficientDriver) X(cudaErrorDevicesUnavailable) \
+  X(cudaErrorNoDevice) X(cudaErrorInvalidDevice) X(cudaErrorNoKernelImageForDevice) \
+  X(cudaErrorIllegalAddress) X(cudaErrorLaunchFailure) X(cudaErrorStreamCaptureUnsupported) \
+  X(cudaErrorStreamCaptureInvalidated) X(cudaErrorStreamCaptureIsolation) X(cudaErrorCapturedEvent)
+// clang-format on
 
 const char* cudaGetErrorName(cudaError_t error) {
   switch (error) {
