@@ -13,7 +13,8 @@ const ORDER: readonly (readonly string[])[] = [
   ['bindings'],
   ['runtime'],
   ['nn'],
-  ['encoders', 'diffusion', 'sampling'],
+  // hub: files by name; it needs no more than `formats`, and `pipeline` finds files through it.
+  ['encoders', 'diffusion', 'sampling', 'convert', 'hub'],
   ['pipeline'],
   ['index'],
   ['bench'],

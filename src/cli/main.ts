@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { KotobaError } from '../errors.js';
 import { benchCommand } from './bench.js';
 import { compareCommand } from './compare.js';
+import { convertCommand } from './convert.js';
 import { demoCommand } from './demo.js';
 import { doctorCommand } from './doctor.js';
 import { encodeCommand } from './encode.js';
@@ -23,6 +24,7 @@ const COMMANDS: readonly ((context: CliContext) => Command)[] = [
   encodeCommand,
   tokensCommand,
   inspectCommand,
+  convertCommand,
   forwardCommand,
   doctorCommand,
   benchCommand,
