@@ -5,7 +5,7 @@ import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
 import { convolve, type ConvCase } from '../support/convolution.js';
-import { isCpu, openTarget, TARGETS } from '../support/devices.js';
+import { describeGpus, openTarget } from '../support/devices.js';
 import { activations, maxAbsDifference, normal } from '../support/reference.js';
 import { ROUND } from '../support/rounding.js';
 
@@ -32,7 +32,7 @@ const CASES: readonly ConvCase[] = [
 const FP32_VARIANTS = ['simt_64x64', 'mma_128x32', 'mma_128x64'];
 const HALF_VARIANTS = [...FP32_VARIANTS, 'mma_128x128'];
 
-describe.each(TARGETS.filter((target) => !isCpu(target)))('%s', (target) => {
+describeGpus((target) => {
   let device: Device;
   let ops: Ops;
   beforeAll(() => {

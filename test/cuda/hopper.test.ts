@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { Device } from '../../src/runtime/device.js';
 import { Ops, type Activation } from '../../src/runtime/ops.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
-import { isCpu, openTarget, TARGETS } from '../support/devices.js';
+import { describeGpus, GPU_TARGETS, openTarget } from '../support/devices.js';
 import { activations, matmul, maxAbsDifference, normal } from '../support/reference.js';
 
 const DENSE = ['wgmma_128x256', 'wgmma_128x192', 'wgmma_128x128', 'wgmma_128x64'] as const;
@@ -17,15 +17,14 @@ const ACTIVATIONS = Object.keys(activations) as Activation[];
 const integers = (count: number, seed: number): Float32Array =>
   normal(count, seed).map((v) => Math.max(-8, Math.min(8, Math.round(3 * v))));
 
-const hopper = TARGETS.filter((target) => {
-  if (isCpu(target)) return false;
+const hopper = GPU_TARGETS.filter((target) => {
   const device = openTarget(target);
   const arch = device.info.instructions;
   device.close();
   return arch === 'sm_90';
 });
 
-describe.each(hopper)('%s', (target) => {
+describeGpus((target) => {
   let device: Device;
   beforeAll(() => {
     device = openTarget(target);
@@ -190,4 +189,4 @@ describe.each(hopper)('%s', (target) => {
     expect(rows.map((row) => row.every(Number.isFinite))).toEqual(rows.map((_, row) => row !== 129));
     expect(rows[129]!.every(Number.isNaN)).toBe(true);
   });
-});
+}, hopper);

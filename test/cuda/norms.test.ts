@@ -4,7 +4,7 @@ import { native } from '../../bindings/native.js';
 import { Device } from '../../src/runtime/device.js';
 import { Ops, type Activation } from '../../src/runtime/ops.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
-import { isCpu, openTarget, TARGETS } from '../support/devices.js';
+import { describeGpus, openTarget } from '../support/devices.js';
 import { activations, maxAbsDifference, normal } from '../support/reference.js';
 import { ROUND } from '../support/rounding.js';
 
@@ -16,7 +16,7 @@ const largest = (values: ArrayLike<number>) =>
   Array.from(values).reduce((a, v) => Math.max(a, Math.abs(v)), 0);
 const rounded = (values: ArrayLike<number>, dtype: Dtype) => Float32Array.from(values, ROUND[dtype]);
 
-describe.each(TARGETS.filter((target) => !isCpu(target)))('%s', (target) => {
+describeGpus((target) => {
   let device: Device;
   let ops: Ops;
   beforeAll(() => {

@@ -6,12 +6,11 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { Device, type DeviceName } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
 import type { Tensor } from '../../src/runtime/tensor.js';
-import { TARGETS } from '../support/devices.js';
+import { describeGpus } from '../support/devices.js';
 import { readGolden } from '../support/golden.js';
 import { ROUND } from '../support/rounding.js';
 import { matmul, maxAbsDifference, normal } from '../support/reference.js';
 
-const GPUS = TARGETS.filter((target): target is 'cuda-sim' | 'cuda' => target.startsWith('cuda'));
 const golden = readGolden('gguf/types/gaussian.safetensors');
 const TYPES = [...golden.keys()]
   .filter((key) => key.endsWith('.bytes'))
@@ -47,7 +46,7 @@ function matrixOf(type: string, n: number, k: number): Matrix {
   return { bytes, values };
 }
 
-describe.each(GPUS)('%s', (target) => {
+describeGpus((target) => {
   let device: Device;
   beforeAll(() => (device = Device.open(target as DeviceName)));
   afterAll(() => device.close());

@@ -1,13 +1,13 @@
 /** Steps that repeat run as CUDA graphs, and give the bits of the ops one by one. */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { ImagePipeline } from '../../src/pipeline/image_pipeline.js';
 import { shippedModel } from '../../src/pipeline/shipped_model.js';
 import { TextEncoder } from '../../src/pipeline/text_encoder.js';
 import type { Device } from '../../src/runtime/device.js';
-import { TARGETS, isCpu, openTarget } from '../support/devices.js';
+import { describeGpus, openTarget } from '../support/devices.js';
 import { golden } from '../support/golden.js';
 
-describe.each(TARGETS.filter((target) => !isCpu(target)))('%s', (target) => {
+describeGpus((target) => {
   let device: Device;
   beforeAll(() => {
     device = openTarget(target);

@@ -1,11 +1,11 @@
 /** The shipped model's pictures at 16 bits on GPUs: close to those of fp32, and as right as the scorer finds those. */
-import { describe, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { pictureDistance } from '../../src/image/index.js';
 import { ImagePipeline } from '../../src/pipeline/image_pipeline.js';
 import { shippedModel } from '../../src/pipeline/shipped_model.js';
 import { Device } from '../../src/runtime/device.js';
 import { heldOut, judgePrompts } from '../pictures/adherence.js';
-import { TARGETS, isCpu, openTarget } from '../support/devices.js';
+import { describeGpus, openTarget } from '../support/devices.js';
 import type { SixteenBits } from '../support/rounded_ops.js';
 
 /** dB against fp32; the first prompt of the demo reaches 71 and 61. A wrong kernel, not a rounded one, costs more. */
@@ -13,7 +13,7 @@ const CLOSE: Readonly<Record<SixteenBits, number>> = { fp16: 55, bf16: 42 };
 /** One with an object, one with two: a simulated picture takes half a minute. */
 const PROMPTS = [1, 2].map((count) => heldOut.prompts.find(({ objects }) => objects.length === count)!);
 
-describe.each(TARGETS.filter((target) => !isCpu(target)))('%s', (target) => {
+describeGpus((target) => {
   test.each<SixteenBits>(['fp16', 'bf16'])('%s', { timeout: 300_000 }, async (precision) => {
     await using cpu = Device.open('cpu');
     await using gpu = openTarget(target);

@@ -12,7 +12,7 @@ import { openModel, selectPart, type Part } from '../../src/formats/index.js';
 import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
 import { Weights } from '../../src/runtime/weights.js';
-import { TARGETS, isCpu, openTarget } from '../support/devices.js';
+import { describeGpus, openTarget } from '../support/devices.js';
 import { golden, goldenPath, readGolden, type GoldenTensor } from '../support/golden.js';
 import { runFlux } from '../support/golden_flux.js';
 import { runTower } from '../support/golden_vae.js';
@@ -109,7 +109,7 @@ const CASES: Readonly<Record<string, () => Case>> = {
 const errorOf = (stages: Stages, expected: Golden, name: string): number =>
   maxAbsDifference(stages.get(name)!, expected.get(name)!.data as Float32Array);
 
-describe.each(TARGETS.filter((target) => !isCpu(target)))('%s', (target) => {
+describeGpus((target) => {
   let gpu: Device;
   let cpu: Device;
   beforeAll(() => {

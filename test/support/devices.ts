@@ -1,4 +1,5 @@
 /** What tests of ops run on, so that they try everything this machine has and say what they could not. */
+import { describe, test } from 'vitest';
 import {
   Device,
   INSTRUCTION_SETS,
@@ -38,3 +39,13 @@ if (missing.length) console.log(`not tested, not on this machine or not built: $
 /** What tests of whole models run on: KOTOBA_TEST_DEVICE (cuda-sim in CI, cuda on a GPU machine), or the CPU. */
 export const openModelDevice = (): Device =>
   Device.open((process.env['KOTOBA_TEST_DEVICE'] ?? 'cpu') as DeviceName);
+
+/** A GPU, or the simulated one. */
+export type GpuTarget = (typeof GPUS)[number];
+export const GPU_TARGETS = TARGETS.filter((target): target is GpuTarget => !isCpu(target));
+
+/** Tests on each of `targets`; one that is skipped and says why where there is none. */
+export function describeGpus(body: (target: GpuTarget) => void, targets = GPU_TARGETS): void {
+  if (targets.length > 0) describe.each(targets)('%s', body);
+  else describe.skip('needs a GPU, or the simulated one', () => test('is not here', () => undefined));
+}
