@@ -5,6 +5,7 @@ import { benchCommand } from './bench.js';
 import { compareCommand } from './compare.js';
 import { convertCommand } from './convert.js';
 import { demoCommand } from './demo.js';
+import { diffCommand } from './diff.js';
 import { doctorCommand } from './doctor.js';
 import { encodeCommand } from './encode.js';
 import { EXIT, EXIT_CODES_HELP, exitCodeOf } from './exit_codes.js';
@@ -12,6 +13,7 @@ import { forwardCommand } from './forward.js';
 import { generateCommand } from './generate.js';
 import { inspectCommand } from './inspect.js';
 import { processIo, type CliContext, type Io } from './io.js';
+import { pullCommand } from './pull.js';
 import { hasColours, styleFor } from './text.js';
 import { tokensCommand } from './tokens.js';
 import { kotobaVersion } from './version.js';
@@ -25,6 +27,8 @@ const COMMANDS: readonly ((context: CliContext) => Command)[] = [
   tokensCommand,
   inspectCommand,
   convertCommand,
+  diffCommand,
+  pullCommand,
   forwardCommand,
   doctorCommand,
   benchCommand,
@@ -40,10 +44,11 @@ Examples:
   $ kotoba tokens "a (sparrow:1.3) on a hand" --dialect a1111
 
 Files are given by path, or by name: names are searched in --models-dir and in the folders of KOTOBA_MODELS
-(ComfyUI's and Forge's layouts are understood).
+(ComfyUI's and Forge's layouts are understood), then in what kotoba pull has fetched.
 
 Environment:
   KOTOBA_MODELS   folders of model files, separated by "${process.platform === 'win32' ? ';' : ':'}"
+  KOTOBA_DEVICE   auto, cpu, cuda, cuda:N; default: auto
   KOTOBA_THREADS  CPU threads; default: every core this process may use
   KOTOBA_ISA      CPU instruction set: plain, avx2, avxvnni, avx512, avx512vnni, amx; default: the best there is
   KOTOBA_DEBUG    1: errors with their stack

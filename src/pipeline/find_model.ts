@@ -6,6 +6,7 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { delimiter, extname, isAbsolute, join } from 'node:path';
 import { KotobaError } from '../errors.js';
+import { cachedName, cacheFolder, namedOffline } from '../hub/index.js';
 
 /** Compared without case, hyphens and underscores. */
 const LAYOUT_FOLDERS = new Set([
@@ -31,7 +32,8 @@ export function modelDirs(
 }
 
 /**
- * @param name a path, or the name of a file or folder in one of `dirs`, with or without its extension
+ * @param name a path, or the name of a file or folder in one of `dirs`, with or without its extension; else a name that
+ *   `kotoba pull` takes, of what is in the Hub's cache already: nothing is downloaded here
  * @returns a path that exists; for an absolute or dotted path the path itself, whether it exists or not
  * @throws KotobaError ERR_FILE_NOT_FOUND with the folders looked in and similar names; ERR_ARGUMENT for a name that
  *   several files have
@@ -50,10 +52,17 @@ export function findModel(name: string, dirs: readonly string[]): string {
         `${name}: ${found.length} files have this name: ${found.join(' and ')}; give the path of one of them`,
       );
   }
+  const pulled = cachedName(cacheFolder(process.env), name);
+  if (pulled !== undefined) return pulled;
   throw notFound(name, dirs, folders);
 }
 
 function notFound(name: string, dirs: readonly string[], folders: readonly string[]): KotobaError {
+  if (namedOffline(name))
+    return new KotobaError(
+      'ERR_FILE_NOT_FOUND',
+      `${name}: a name of the Hugging Face Hub, not downloaded yet: kotoba pull ${name}`,
+    );
   const similar = similarNames(name, folders);
   const where = dirs.length
     ? `nor in ${dirs.join(', ')} and ${folders.length - dirs.length} folders there`
