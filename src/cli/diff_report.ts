@@ -2,7 +2,6 @@
 import type { TensorDifference } from '../convert/tensor_difference.js';
 import type { Slot } from '../formats/index.js';
 import { F16_MOST } from '../pipeline/layer_difference.js';
-import type { DiffFlags } from './diff.js';
 import type { Looks } from './diff_findings.js';
 import type { NamedLayerDifference, PromptDifference } from './diff_layers.js';
 import type { CliContext } from './io.js';
@@ -62,7 +61,7 @@ export function diffReport(found: Difference) {
   };
 }
 
-export function printDiff({ io }: CliContext, found: Difference, { top }: Pick<DiffFlags, 'top'>): void {
+export function printDiff({ io }: CliContext, found: Difference, { top }: { readonly top: number }): void {
   const style = styleFor(io.stdout, io.env);
   const { files, findings, only, skipped, seconds } = found;
   const heads = files.map(({ path, description, bytesRead }, i) => [
