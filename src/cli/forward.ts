@@ -13,7 +13,6 @@ import { deviceOption, deviceText, openDevice, threadsOption, vramOption } from 
 import { checkOutput } from './encode_output.js';
 import {
   KINDS,
-  OTHER_KINDS,
   type ForwardOptions,
   type ForwardOutputs,
   type ForwardRun,
@@ -32,6 +31,9 @@ Inputs (any other name is an error):
   flux  latent [batch, 16, height, width], or img [batch, tokens, 64] and img_ids [batch, tokens, 3];
         txt [batch, textTokens, 4096], y [batch, 768], timesteps [batch] in 0…1, guidance [batch] for dev,
         optional txt_ids [batch, textTokens, 3]
+  mmdit x [batch, 16, height, width], context [batch, textTokens, 4096], y [batch, 2048], t [batch] in 0…1000
+  unet  x [batch, 4, height, width], context [batch, textTokens, width], timesteps [batch] in 0…1000,
+        y [batch, width] for SDXL
   vae   latent [batch, channels, height, width], or with --part encode image [batch, 3, height, width]
   [tokens] alone is a batch of one.
 Outputs, F32:
@@ -40,6 +42,7 @@ Outputs, F32:
   pooled             [batch, width]          clip: after the final norm, at the first end-of-text
   projected          [batch, projection]     clip, where the file has a projection
   out                [batch, tokens, 64]     flux: the velocity
+  out                as x                    mmdit: the velocity; unet: what it predicts
   image              [batch, 3, height, width]  vae: the raw decode, latent scale and shift not undone
   mean               [batch, channels, height, width]  vae --part encode: of the raw latent
 
@@ -52,7 +55,9 @@ export function forwardCommand(context: CliContext): Command {
     .argument('<file>', 'file, shard, folder or name')
     .requiredOption('--inputs <file>', 'safetensors file with the inputs')
     .requiredOption('-o, --output <file>', 'safetensors file to write')
-    .addOption(new Option('--kind <kind>', `${KINDS.join(', ')} (default: detected)`).argParser(parseKind))
+    .addOption(
+      new Option('--kind <kind>', `${KINDS.join(', ')} (default: detected)`).argParser(option.oneOf(KINDS)),
+    )
     .addOption(
       new Option('--slot <slot>', 'which network, where the file holds several').argParser(option.parseSlot),
     )
@@ -76,14 +81,6 @@ export function forwardCommand(context: CliContext): Command {
     .action((file: string, options: ForwardOptions) => forward(context, file, options));
 }
 
-function parseKind(text: string): Kind {
-  if ((OTHER_KINDS as readonly string[]).includes(text)) throw unsupported(`--kind ${text}`);
-  return option.oneOf(KINDS)(text);
-}
-
-const unsupported = (what: string): KotobaError =>
-  new KotobaError('ERR_MODEL_SLOT', `${what}: this version runs ${KINDS.join(', ')}`);
-
 async function forward(context: CliContext, name: string, options: ForwardOptions): Promise<void> {
   const { io, signal } = context;
   const path = findModel(name, modelDirs(options.modelsDir, io.env));
@@ -91,7 +88,7 @@ async function forward(context: CliContext, name: string, options: ForwardOption
     throw new KotobaError('ERR_ARGUMENT', `--output: expected a .safetensors file, got ${options.output}`);
   checkOutput(options.output, [{ path }, { path: options.inputs }]);
   const part = partFor(path, options);
-  const runner = await RUNNERS[kindOf(part)!]();
+  const runner = await RUNNERS[kindOf(part)]();
   await using device = await openDevice(context, options);
   const precision = resolvePrecision(options.precision, part, device);
   const line = progressLine(context);
@@ -120,24 +117,24 @@ const RUNNERS: Readonly<Record<Kind, () => Promise<Runner>>> = {
   clip: encoder,
   t5: encoder,
   flux: async () => (await import('./forward_flux.js')).forwardFlux,
+  mmdit: async () => (await import('./forward_mmdit.js')).forwardMmdit,
+  unet: async () => (await import('./forward_unet.js')).forwardUnet,
   vae: async () => (await import('./forward_vae.js')).forwardVae,
 };
 
-/** @returns undefined for networks of versions to come */
-function kindOf({ family, slot }: Part): Kind | undefined {
-  if (slot === 'vae') return 'vae';
-  return KINDS.find((kind) => kind === family);
+function kindOf(part: Part): Kind {
+  if (part.slot === 'vae' || part.slot === 'unet') return part.slot;
+  if (part.slot === 'transformer') return part.family === 'sd3' ? 'mmdit' : 'flux';
+  return part.family === 't5' ? 't5' : 'clip';
 }
 
-/** @throws KotobaError ERR_MODEL_SLOT for networks this version does not run, or none of the kind asked for */
+/** @throws KotobaError ERR_MODEL_SLOT for a file with none of the kind asked for */
 function partFor(path: string, { slot, kind, config }: ForwardOptions): Part {
   const model = openModel(path);
   const parts = identify(model, { config, slot });
   const wanted = kind === undefined ? slot : (slot ?? onlyOf(path, kind, parts));
   const part = selectPart(model, { ...(wanted && { slot: wanted }), ...(config && { config }) });
-  const found = kindOf(part);
-  if (found === undefined) throw unsupported(`${path}: holds ${part.description}`);
-  if (kind !== undefined && found !== kind) throw noneOf(path, kind, 'holds no', parts);
+  if (kind !== undefined && kindOf(part) !== kind) throw noneOf(path, kind, 'holds no', parts);
   return part;
 }
 

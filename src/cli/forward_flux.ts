@@ -7,7 +7,7 @@ import type { FluxPart } from '../formats/index.js';
 import { NetworkSlot } from '../pipeline/network_slot.js';
 import { Ops } from '../runtime/ops.js';
 import type { Tensor } from '../runtime/tensor.js';
-import type { ForwardOutputs, ForwardRun } from './forward_run.js';
+import { runBlocks, type ForwardOutputs, type ForwardRun } from './forward_run.js';
 import { readFloatInputs, type FloatInput, type FloatInputs } from './forward_inputs.js';
 
 const NAMES = ['latent', 'img', 'img_ids', 'txt', 'txt_ids', 'y', 'timesteps', 'guidance'] as const;
@@ -36,17 +36,9 @@ export async function forwardFlux(run: ForwardRun): Promise<ForwardOutputs> {
     using guidance = strength ? run.device.from(strength, [batch, SINUSOID_WIDTH]) : undefined;
     const given = { batch, img, txt: states, y: vector, rotation: table, time, guidance };
     const blocks = fluxBlocks(ops, model, given);
-    const total = config.depth + config.depth_single_blocks;
-    for (let block = 0; ; block++) {
-      const { done, value } = blocks.next();
-      if (done) {
-        using out = value;
-        const shape = [batch, image.ids.length, config.out_channels];
-        return new Map([['out', { data: await out.read(), shape }]]);
-      }
-      await run.device.native.reached();
-      run.onProgress(block + 1, total);
-    }
+    using out = await runBlocks(run, blocks, config.depth + config.depth_single_blocks);
+    const shape = [batch, image.ids.length, config.out_channels];
+    return new Map([['out', { data: await out.read(), shape }]]);
   };
   try {
     return await run.device.run(job, run.signal);

@@ -4,9 +4,7 @@ import type { ArrayToWrite } from '../formats/write.js';
 import type { Device, OpPrecision, Precision } from '../index.js';
 import type { DeviceFlags } from './device.js';
 
-export const KINDS = ['clip', 't5', 'flux', 'vae'] as const;
-/** In the contract, for versions to come. */
-export const OTHER_KINDS = ['mmdit', 'unet'] as const;
+export const KINDS = ['clip', 't5', 'flux', 'mmdit', 'unet', 'vae'] as const;
 export type Kind = (typeof KINDS)[number];
 
 export interface ForwardOptions extends DeviceFlags {
@@ -33,3 +31,21 @@ export interface ForwardRun {
 }
 
 export type ForwardOutputs = Map<string, ArrayToWrite>;
+
+/**
+ * Runs a network's blocks, one at a time, so that progress is seen and an abort is heard.
+ * @param total of them
+ * @returns what the network returns
+ */
+export async function runBlocks<Result>(
+  { device, onProgress }: ForwardRun,
+  blocks: Iterator<unknown, Result>,
+  total: number,
+): Promise<Result> {
+  for (let block = 1; ; block++) {
+    const { done, value } = blocks.next();
+    if (done) return value;
+    await device.native.reached();
+    onProgress(Math.min(block, total), total);
+  }
+}
