@@ -67,6 +67,7 @@ __global__ void __launch_bounds__(32 * kWarps, 4) attention_simt_16x32(Attention
     __syncthreads();
     load_tile(p.k, p.k_stride, first_key);
     __syncthreads();
+    KOTOBA_UNROLL(unroll)
     for (int r = 0; r < kQueriesPerWarp; ++r) {
       const float* q = q_rows + (warp * kQueriesPerWarp + r) * p.head_dim;
       float score = 0;
@@ -86,6 +87,7 @@ __global__ void __launch_bounds__(32 * kWarps, 4) attention_simt_16x32(Attention
     __syncthreads();
     load_tile(p.v, p.v_stride, first_key);
     __syncthreads();
+    KOTOBA_UNROLL(unroll)
     for (int r = 0; r < kQueriesPerWarp; ++r)
       for (int j = 0; j < kKeys; ++j) {
         const float w = weights[(warp * kQueriesPerWarp + r) * kKeys + j];
@@ -93,6 +95,7 @@ __global__ void __launch_bounds__(32 * kWarps, 4) attention_simt_16x32(Attention
           if (s * 32 + lane < p.head_dim) mixed[r][s] = fmaf(w, tile[j * pitch + s * 32 + lane], mixed[r][s]);
       }
   }
+  KOTOBA_UNROLL(unroll)
   for (int r = 0; r < kQueriesPerWarp; ++r) {
     const int64_t query = first_query + warp * kQueriesPerWarp + r;
     if (query >= p.queries) continue;

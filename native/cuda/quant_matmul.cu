@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kThreads = 256;
 // From here on expanding the weights and multiplying with the dense kernels is expected to be faster.
-constexpr int64_t kMostRows = 320;
+constexpr int64_t kMostRows = 320, kSmallTileRows = 16;
 
 // The sums of the splits, in order; a thread to an output.
 __global__ void __launch_bounds__(kThreads) add_splits_kernel(QuantMatmul p) {
@@ -64,7 +64,9 @@ void run_tiles(const Context& context, QuantMatmul q, int64_t blocks_to_multipro
 }  // namespace
 
 bool quant_matmul_fits(const LinearProblem& p) {
-  return p.is_16_bit() && !is_plain(p.w.dtype) && p.size.m <= kMostRows && has_aligned_blocks(p.w);
+  const bool is_full = p.w.dtype == DType::Q5_K || p.w.dtype == DType::Q6_K;  // see fills_registers()
+  const int64_t most_rows = is_full && p.arch >= 100 ? kSmallTileRows : kMostRows;
+  return p.is_16_bit() && !is_plain(p.w.dtype) && p.size.m <= most_rows && has_aligned_blocks(p.w);
 }
 
 void run_quant_matmul(const Context& context, const LinearProblem& p) {

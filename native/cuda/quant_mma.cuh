@@ -159,7 +159,7 @@ struct QuantMma {
 };
 
 template <typename Source, typename Number, int kFrags, int kTiles>
-__global__ void __launch_bounds__(kQuantThreads, kTiles > 2 ? 1 : 2) quant_mma_kernel(QuantMatmul p) {
+__device__ __forceinline__ void multiply_quantised(const QuantMatmul& p) {
   using Mma = QuantMma<Source, Number, kFrags, kTiles>;
   KOTOBA_DYNAMIC_SHARED(shared);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
@@ -224,6 +224,25 @@ __global__ void __launch_bounds__(kQuantThreads, kTiles > 2 ? 1 : 2) quant_mma_k
     else
       finish(p.epilogue, m, n, sum);
   }
+}
+
+// The large tile of these types takes every register up to sm_90; ptxas wants a few more on Blackwell, where
+// it is left out rather than spill them.
+template <typename Source>
+constexpr bool fills_registers() {
+  if constexpr (requires { Source::kFillsRegisters; }) return Source::kFillsRegisters;
+  return false;
+}
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr bool kHasFullTiles = false;
+#else
+constexpr bool kHasFullTiles = true;
+#endif
+
+template <typename Source, typename Number, int kFrags, int kTiles>
+__global__ void __launch_bounds__(kQuantThreads, kTiles > 2 ? 1 : 2) quant_mma_kernel(QuantMatmul p) {
+  if constexpr (kHasFullTiles || kTiles <= 2 || !fills_registers<Source>())
+    multiply_quantised<Source, Number, kFrags, kTiles>(p);
 }
 
 }  // namespace kotoba::cuda

@@ -19,6 +19,8 @@ namespace kotoba::cuda {
 // is one fused operation: exact where the type has no shifts, else to the last digit of FP32.
 template <typename Block>
 struct CommonSource {
+  static constexpr bool kFillsRegisters =
+      std::is_same_v<Block, BlockQ5_K> || std::is_same_v<Block, BlockQ6_K>;
   using Parts = Chunks<Block>;
   static constexpr int kWords = Parts::kWords;
   static constexpr float kOff = kCodeOffset<Parts::kWide> + static_cast<float>(Parts::kBias);
