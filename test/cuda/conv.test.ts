@@ -8,6 +8,7 @@ import { convolve, type ConvCase } from '../support/convolution.js';
 import { describeGpus, openTarget } from '../support/devices.js';
 import { activations, maxAbsDifference, normal } from '../support/reference.js';
 import { ROUND } from '../support/rounding.js';
+import { readAny, stored } from '../support/typed_tensors.js';
 
 const EPS = 2 ** -24; // FP32 rounding
 const HALF = { fp16: 'F16', bf16: 'BF16' } as const;
@@ -46,19 +47,6 @@ describeGpus((target) => {
   const force = (variant: string) => {
     process.env['KOTOBA_VARIANT'] = `conv2d:${variant}`;
   };
-
-  /** A tensor of any of the three dtypes; its values are `values` rounded. */
-  function stored(values: Float32Array, shape: readonly number[], dtype: Dtype): Tensor {
-    if (dtype === 'F32') return device.from(values, shape);
-    using exact = device.from(values, shape);
-    const tensor = device.empty(dtype, shape);
-    ops.decodeInto(tensor, exact);
-    return tensor;
-  }
-  async function read(tensor: Tensor): Promise<Float32Array> {
-    using values = ops.decode(tensor);
-    return await values.read();
-  }
 
   function sizes(how: ConvCase) {
     const { batch = 1, height, width, kernel, stride = 1, upscale = 1 } = how;
@@ -116,7 +104,7 @@ describeGpus((target) => {
     ): Promise<void> {
       const lost = maxAbsDifference(rounded(plain, outDtype), exact);
       const bound = Math.max(2 * lost, dotBound(taps, exact));
-      expect(maxAbsDifference(await read(out), exact)).toBeLessThanOrEqual(bound);
+      expect(maxAbsDifference(await readAny(out), exact)).toBeLessThanOrEqual(bound);
     }
 
     describe.each(HALF_VARIANTS)('%s', (variant) => {
@@ -141,8 +129,8 @@ describeGpus((target) => {
       for (const c of [64, 20]) {
         const how = { height: 7, width: 6, c, n: 34, kernel: 3 };
         const { x, w, xShape, wShape, taps } = example(how);
-        using xt = stored(x, xShape, xDtype);
-        using wt = stored(w, wShape, wDtype);
+        using xt = stored(device, x, xShape, xDtype);
+        using wt = stored(device, w, wShape, wDtype);
         using out = convolved(how, [xt, wt], precision, { outDtype });
         const [xs, ws] = [rounded(x, xDtype), rounded(w, wDtype)];
         const plain = convolve(rounded(xs, dtype), rounded(ws, dtype), how);
@@ -159,11 +147,11 @@ describeGpus((target) => {
       const dtype = precision === 'fp32' ? 'F32' : HALF[precision];
       const [rows, seen] = [54, normal(54 * 40, 1)];
       const [bias, gate, residual] = [normal(35, 3), normal(35, 4), normal(rows * 70, 5)];
-      using wide = stored(seen, [rows, 40], dtype);
+      using wide = stored(device, seen, [rows, 40], dtype);
       using xt = wide.columnRange(8, 32);
       using wt = device.from(w, wShape);
       using bt = device.from(bias, [35]);
-      using gt = stored(gate, [1, 35], dtype);
+      using gt = stored(device, gate, [1, 35], dtype);
       using joined = device.from(residual, [rows, 70]);
       using out = joined.columnRange(35, 70);
       const epilogue = {
@@ -205,7 +193,7 @@ describeGpus((target) => {
       }
       const x = normal(30 * 32, 1);
       using xt = device.from(x, [30, 32]);
-      const values = await read(wt);
+      const values = await readAny(wt);
       using out = convolved(how, [xt, wt], 'fp32');
       const expected = convolve(x, values, how);
       expect(largest(values)).toBeGreaterThan(0.5);
@@ -259,7 +247,7 @@ describeGpus((target) => {
       using weight = device.from(w, [20, 48]);
       using out = convolved({ height: 5, width: 7, c: 48, n: 20, kernel: 1 }, [xt, weight], precision);
       using linear = new Ops(device, precision).linear(xt, { weight });
-      expect(await out.read()).toEqual(await read(linear));
+      expect(await out.read()).toEqual(await readAny(linear));
     }
   });
 });

@@ -7,6 +7,7 @@ import type { Tensor } from '../../src/runtime/tensor.js';
 import { describeGpus, openTarget } from '../support/devices.js';
 import { activations, maxAbsDifference, normal } from '../support/reference.js';
 import { ROUND } from '../support/rounding.js';
+import { readAny, stored } from '../support/typed_tensors.js';
 
 const EPS = 2 ** -24; // FP32 rounding
 type Dtype = keyof typeof ROUND;
@@ -25,21 +26,9 @@ describeGpus((target) => {
   });
   afterAll(() => device.close());
 
-  /** A tensor of any of the three dtypes; its values are `values` rounded. */
-  function stored(values: Float32Array, shape: readonly number[], dtype: string): Tensor {
-    if (dtype === 'F32') return device.from(values, shape);
-    using exact = device.from(values, shape);
-    const tensor = device.empty(dtype, shape);
-    ops.decodeInto(tensor, exact);
-    return tensor;
-  }
-  async function read(tensor: Tensor): Promise<Float32Array> {
-    using values = ops.decode(tensor);
-    return await values.read();
-  }
   /** `out` of 16 bits holds what the op made in FP32, rounded once. */
   async function expectRounded(out: Tensor, exact: Tensor): Promise<void> {
-    expect(await read(out)).toEqual(rounded(await exact.read(), out.dtype as Dtype));
+    expect(await readAny(out)).toEqual(rounded(await exact.read(), out.dtype as Dtype));
   }
 
   describe('rms_norm, layer_norm, layer_norm_modulated', () => {
@@ -175,7 +164,7 @@ describeGpus((target) => {
       const [w, b] = [await weight.read(), await bias.read()];
       const how = { batch, groups, eps: 1e-6 };
       for (const dtype of DTYPES) {
-        using xt = stored(x, [batch * pixels, channels], dtype);
+        using xt = stored(device, x, [batch * pixels, channels], dtype);
         using out = ops.groupNorm(xt, { weight, bias }, how);
         const expected = groupNormed(rounded(x, dtype), w, b, how);
         const bound = 8 * EPS * Math.max(1, largest(expected));
@@ -229,7 +218,7 @@ describeGpus((target) => {
         [5, 18, 'rotation'], // no whole vectors
       ] as const) {
         const [tokens, longer, cols] = [7, 12, heads * headDim];
-        using x = stored(normal(2 * tokens * cols, 1), [2 * tokens, cols], dtype);
+        using x = stored(device, normal(2 * tokens * cols, 1), [2 * tokens, cols], dtype);
         using exact = ops.decode(x);
         using weight = device.from(normal(headDim, 2), [headDim]);
         using rotation = device.from(normal(longer * headDim, 3), [longer, headDim]);
@@ -241,12 +230,12 @@ describeGpus((target) => {
         const before = normal(2 * longer * cols, 4);
         using wanted = device.from(before, [2 * longer, cols]);
         ops.headNormRope(wanted, exact, given, how);
-        using out = stored(before, [2 * longer, cols], dtype);
+        using out = stored(device, before, [2 * longer, cols], dtype);
         ops.headNormRope(out, x, given, how);
         // Sums of squares in another order, so not the same bits: half a unit in the last place, and FP32's own.
         const expected = await wanted.read();
         const unit = dtype === 'F16' ? 2 ** -11 : 2 ** -8;
-        (await read(out)).forEach((v, i) => {
+        (await readAny(out)).forEach((v, i) => {
           const bound = unit * Math.abs(expected[i]!) + 16 * EPS * largest(expected);
           expect(Math.abs(v - expected[i]!), `${heads}x${headDim} ${i}`).toBeLessThanOrEqual(bound);
         });
@@ -262,6 +251,7 @@ describeGpus((target) => {
       for (const cols of [64, 37])
         for (const dtype of DTYPES) {
           using x = stored(
+            device,
             normal(6 * cols, 1).map((v) => 3 * v),
             [6, cols],
             dtype,
@@ -284,16 +274,16 @@ describeGpus((target) => {
         [3, 7],
       ] as const) {
         const values = normal(10 * 40, 1);
-        using wide = stored(values, [10, 40], dtype);
+        using wide = stored(device, values, [10, 40], dtype);
         using x = wide.columnRange(start, start + cols);
-        using out = stored(normal(14 * cols, 2), [14, cols], dtype);
-        const expected = await read(out);
+        using out = stored(device, normal(14 * cols, 2), [14, cols], dtype);
+        const expected = await readAny(out);
         const inside = (_: number, i: number) => i % 40 >= start && i % 40 < start + cols;
         const from = rounded(values, dtype).filter(inside);
         ops.copyTokens(out, x, { batch: 2, tokens: 3, outOffset: 2, xOffset: 1 });
         for (const b of [0, 1])
           expected.set(from.subarray((b * 5 + 1) * cols, (b * 5 + 4) * cols), (b * 7 + 2) * cols);
-        expect(await read(out)).toEqual(expected);
+        expect(await readAny(out)).toEqual(expected);
       }
     });
   });

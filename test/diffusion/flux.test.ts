@@ -8,19 +8,16 @@ import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
 import { Weights } from '../../src/runtime/weights.js';
 import { openModelDevice } from '../support/devices.js';
-import { golden, goldenPath, readGolden } from '../support/golden.js';
-import { ids, runFlux, values, type Tensors } from '../support/golden_flux.js';
+import { golden, readGolden } from '../support/golden.js';
+import { available, values, type Tensors } from '../support/golden_blocks.js';
+import { ids, runFlux } from '../support/golden_flux.js';
 import { relativeL2 } from '../support/reference.js';
 
 /** The reference's own float32 run differs by 1.3e-5; a GELU of the wrong kind would cost 1.2e-4. */
 const TOLERANCE = 1e-5;
 
 const NAMES = ['flux_tiny_dev', 'flux_tiny_schnell'] as const;
-const missing = NAMES.filter((name) => !goldenPath(`diffusion/${name}`));
-if (missing.length) console.log(`not tested, ../shared/golden is not here: ${missing.join(', ')}`);
-if (missing.length === NAMES.length) test.skip('needs ../shared/golden', () => undefined);
-
-describe.each(NAMES.filter((name) => !missing.includes(name)))('%s', (name) => {
+describe.each(available(NAMES))('%s', (name) => {
   let device: Device;
   let weights: Weights;
   let model: FluxModel;

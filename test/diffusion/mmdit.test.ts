@@ -7,15 +7,12 @@ import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
 import { Weights } from '../../src/runtime/weights.js';
 import { openModelDevice } from '../support/devices.js';
-import { golden, goldenPath, readGolden, type GoldenTensor } from '../support/golden.js';
+import { golden, readGolden } from '../support/golden.js';
+import { available, blockValues, shape, values, type Tensors } from '../support/golden_blocks.js';
 import { relativeL2 } from '../support/reference.js';
 
 /** The reference's own float32 run differs by 4e-6; a GELU of the wrong kind would cost 5.8e-5. */
 const TOLERANCE = 1e-5;
-
-type Tensors = ReadonlyMap<string, GoldenTensor>;
-const values = (tensors: Tensors, name: string): Float32Array => tensors.get(name)!.data as Float32Array;
-const shape = (tensors: Tensors, name: string): readonly number[] => tensors.get(name)!.shape;
 
 /** Runs one case; every block as host values, under the golden names. */
 async function run(
@@ -37,27 +34,23 @@ async function run(
   const rows = mmditPositions(side, batch, height / patch, width / patch);
   using positions = device.from(rows, [rows.length]);
   const blocks = mmditBlocks(ops, model, { batch, x, positions, context, y, time, skipLayers });
-  const stages = new Map<string, Promise<Float32Array>>();
-  for (;;) {
-    const { done, value } = blocks.next();
-    if (done) {
-      using out = value;
-      using picture = ops.unpatchify(out, { batch, channels, height, width, patch, order: 'ph,pw,c' });
-      stages.set('out', picture.read());
-      break;
-    }
-    stages.set(`mid.${value.name}.x`, value.x.read());
-    stages.set(`mid.${value.name}.context`, value.context.read());
-  }
-  return new Map(await Promise.all([...stages].map(async ([name, read]) => [name, await read] as const)));
+  return await blockValues(
+    blocks,
+    (stage) => [
+      [`mid.${stage.name}.x`, stage.x.read()],
+      [`mid.${stage.name}.context`, stage.context.read()],
+    ],
+    async (out) => {
+      using tokens = out;
+      using picture = ops.unpatchify(tokens, { batch, channels, height, width, patch, order: 'ph,pw,c' });
+      return await picture.read();
+    },
+  );
 }
 
 const NAMES = ['sd3_tiny', 'sd35_large_tiny', 'sd35_medium_tiny'] as const;
-const missing = NAMES.filter((name) => !goldenPath(`diffusion/${name}`));
-if (missing.length) console.log(`not tested, ../shared/golden is not here: ${missing.join(', ')}`);
-if (missing.length === NAMES.length) test.skip('needs ../shared/golden', () => undefined);
 
-describe.each(NAMES.filter((name) => !missing.includes(name)))('%s', (name) => {
+describe.each(available(NAMES))('%s', (name) => {
   let device: Device;
   let weights: Weights;
   let model: Mmdit;

@@ -8,15 +8,12 @@ import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
 import { Weights } from '../../src/runtime/weights.js';
 import { openModelDevice } from '../support/devices.js';
-import { golden, goldenPath, readGolden, type GoldenTensor } from '../support/golden.js';
+import { golden, readGolden } from '../support/golden.js';
+import { available, blockValues, shape, values, type Tensors } from '../support/golden_blocks.js';
 import { relativeL2 } from '../support/reference.js';
 
 /** The reference's own float32 run differs by 2e-6; a GELU of the wrong kind would cost 1.9e-4. */
 const TOLERANCE = 1e-5;
-
-type Tensors = ReadonlyMap<string, GoldenTensor>;
-const values = (tensors: Tensors, name: string): Float32Array => tensors.get(name)!.data as Float32Array;
-const shape = (tensors: Tensors, name: string): readonly number[] => tensors.get(name)!.shape;
 
 /** [batch, channels, height, width] from rows of pixels */
 function nchw(pixels: Float32Array, [, channels, height, width]: readonly number[]): Float32Array {
@@ -38,28 +35,21 @@ async function run(ops: Ops, unet: Unet, io: Tensors, at: string): Promise<Map<s
   const timesteps = [...values(io, `${at}.in.timesteps`)];
   const waves = sinusoids(timesteps, unet.config.model_channels);
   using time = device.from(waves, [batch, unet.config.model_channels]);
-  const y = io.has(`${at}.in.y`) ? device.from(values(io, `${at}.in.y`), shape(io, `${at}.in.y`)) : undefined;
+  using y = io.has(`${at}.in.y`) ? device.from(values(io, `${at}.in.y`), shape(io, `${at}.in.y`)) : undefined;
   const blocks = unetBlocks(ops, unet, { x, size: { batch, height, width }, time, context: text, y });
-  const stages = new Map<string, Promise<Float32Array>>();
-  for (;;) {
-    const { done, value } = blocks.next();
-    if (done) {
-      using out = value;
-      stages.set('out', out.read());
-      break;
-    }
-    stages.set(`mid.${value.name}`, value.image.read());
-  }
-  y?.dispose();
-  return new Map(await Promise.all([...stages].map(async ([name, read]) => [name, await read] as const)));
+  return await blockValues(
+    blocks,
+    ({ name, image }) => [[`mid.${name}`, image.read()]],
+    async (out) => {
+      using result = out;
+      return await result.read();
+    },
+  );
 }
 
 const NAMES = ['sd1_unet_tiny', 'sdxl_unet_tiny'] as const;
-const missing = NAMES.filter((name) => !goldenPath(`diffusion/${name}`));
-if (missing.length) console.log(`not tested, ../shared/golden is not here: ${missing.join(', ')}`);
-if (missing.length === NAMES.length) test.skip('needs ../shared/golden', () => undefined);
 
-describe.each(NAMES.filter((name) => !missing.includes(name)))('%s', (name) => {
+describe.each(available(NAMES))('%s', (name) => {
   let device: Device;
   let weights: Weights;
   let unet: Unet;

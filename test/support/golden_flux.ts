@@ -3,12 +3,7 @@ import { fluxBlocks, fluxSinusoids } from '../../src/diffusion/flux.js';
 import { SINUSOID_WIDTH, type FluxModel } from '../../src/diffusion/flux_model.js';
 import { rotation } from '../../src/diffusion/rotary.js';
 import type { Ops } from '../../src/runtime/ops.js';
-import type { GoldenTensor } from './golden.js';
-
-export type Tensors = ReadonlyMap<string, GoldenTensor>;
-export const values = (tensors: Tensors, name: string): Float32Array =>
-  tensors.get(name)!.data as Float32Array;
-const shape = (tensors: Tensors, name: string): readonly number[] => tensors.get(name)!.shape;
+import { blockValues, shape, values, type Tensors } from './golden_blocks.js';
 
 /** [tokens, 3] of the first sequence */
 export function ids(tensors: Tensors, name: string): number[][] {
@@ -29,7 +24,6 @@ export async function runFlux(
     const [batch, rows, columns] = shape(io, name) as [number, number, number];
     return device.from(values(io, name), [batch * rows, columns]);
   };
-  const stages = new Map<string, Promise<Float32Array>>();
   const positions = [...ids(io, `${at}.in.txt_ids`), ...ids(io, `${at}.in.img_ids`)];
   const pe = rotation(positions, model.config.axes_dim, model.config.theta);
   using img = upload(`${at}.in.img`);
@@ -42,16 +36,16 @@ export async function runFlux(
   using time = sinusoidsOf('timesteps');
   using guidance = model.guidance_in && sinusoidsOf('guidance');
   const blocks = fluxBlocks(ops, model, { batch, img, txt, y, rotation: table, time, guidance });
-  for (;;) {
-    const { done, value } = blocks.next();
-    if (done) {
-      using out = value;
-      stages.set('out', out.read());
-      break;
-    }
-    if (value.img) stages.set(`mid.${value.name}.img`, value.img.read());
-    if (value.txt) stages.set(`mid.${value.name}.txt`, value.txt.read());
-    if (value.joint) stages.set(`mid.${value.name}`, value.joint.read());
-  }
-  return new Map(await Promise.all([...stages].map(async ([name, read]) => [name, await read] as const)));
+  return await blockValues(
+    blocks,
+    ({ name, img: image, txt: text, joint }) => [
+      ...(image ? [[`mid.${name}.img`, image.read()] as const] : []),
+      ...(text ? [[`mid.${name}.txt`, text.read()] as const] : []),
+      ...(joint ? [[`mid.${name}`, joint.read()] as const] : []),
+    ],
+    async (result) => {
+      using out = result;
+      return await out.read();
+    },
+  );
 }
