@@ -24,12 +24,12 @@
  * free_sd_ctx. Phases end where its log says "get_learned_condition completed" and "sampling completed". At its best
  * its weights go into ggml's CPU_REPACK buffer where that takes them (ModelManager::params_buffer_type_for).
  */
-import type { ImageModel } from '../src/pipeline/image_types.js';
+import type { FluxFiles } from '../src/pipeline/shipped_model.js';
 import { PeerProcess } from './peer_process.js';
 
 export interface GeneratePeerOptions {
   readonly command: string | readonly string[];
-  readonly model: ImageModel;
+  readonly model: FluxFiles;
   readonly prompt: string;
   readonly width: number;
   readonly height: number;
@@ -60,7 +60,7 @@ export type GeneratePeer = PeerProcess<GeneratePeerReady>;
 export async function startGeneratePeer(options: GeneratePeerOptions): Promise<GeneratePeer> {
   const { model, prompt, width, height, sigmas, seed, threads } = options;
   const { clip_l, t5 } = model.encoders;
-  const files = ['--transformer', model.transformer, '--vae', model.vae, '--clip-l', clip_l.path];
+  const files = ['--transformer', model.denoiser, '--vae', model.vae, '--clip-l', clip_l.path];
   files.push('--t5', t5.path);
   if (t5.tokenizer !== undefined) files.push('--t5-tokenizer', t5.tokenizer);
   const request = ['--prompt', prompt, '--width', `${width}`, '--height', `${height}`];

@@ -7,9 +7,10 @@ import { writeFileSync } from 'node:fs';
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
-import { openModel, selectPart } from '../src/formats/index.js';
+import { openModel, selectPart, type FluxPart } from '../src/formats/index.js';
 import { ImagePipeline } from '../src/pipeline/image_pipeline.js';
-import type { GenerateResult, ImageModel, Residency } from '../src/pipeline/image_types.js';
+import type { GenerateResult, Residency } from '../src/pipeline/image_types.js';
+import type { FluxFiles } from '../src/pipeline/shipped_model.js';
 import { Device, type DeviceName } from '../src/runtime/device.js';
 import { decodeFlops, fluxFlops } from './generate_flops.js';
 import type { OpPrecision } from '../src/runtime/ops.js';
@@ -40,8 +41,8 @@ const { values: options } = parseArgs({
 const precision = options.precision as OpPrecision;
 const sigmas = options.sigmas.split(',').map(Number);
 
-const model: ImageModel = {
-  transformer: options.transformer,
+const model: FluxFiles = {
+  denoiser: options.transformer,
   vae: options.vae,
   encoders: {
     clip_l: { path: options['clip-l'], precision },
@@ -111,11 +112,12 @@ async function run(path: string): Promise<object> {
   };
 }
 
-function flops({ transformer, autoencoder }: ImagePipeline, made: GenerateResult): object {
+function flops({ denoiser, autoencoder }: ImagePipeline, made: GenerateResult): object {
   const [height, width] = [made.height / autoencoder.factor, made.width / autoencoder.factor];
   const imageTokens = (height / 2) * (width / 2);
   return {
-    sample_flops: made.steps * fluxFlops(transformer.config, made.conditioning.tokens, imageTokens),
+    sample_flops:
+      made.steps * fluxFlops((denoiser as FluxPart).config, made.conditioning.tokens, imageTokens),
     decode_flops: decodeFlops(autoencoder.part.config, height, width),
   };
 }
@@ -128,7 +130,7 @@ function requireSigmas(made: readonly number[]): void {
 
 function bytesUsed(): number {
   const parts = [
-    selectPart(openModel(model.transformer), { slot: 'transformer' }),
+    selectPart(openModel(model.denoiser), { slot: 'transformer' }),
     selectPart(openModel(model.vae), { slot: 'vae' }),
     selectPart(openModel(model.encoders.clip_l.path), { slot: 'clip_l' }),
     selectPart(openModel(model.encoders.t5.path), { slot: 't5' }),

@@ -6,7 +6,7 @@
 import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pid } from 'node:process';
-import type { ImageModel } from '../src/pipeline/image_types.js';
+import type { FluxFiles } from '../src/pipeline/shipped_model.js';
 import { shippedModel } from '../src/pipeline/shipped_model.js';
 import { ggufLayout, safetensorsLayout } from './file_headers.js';
 import {
@@ -77,7 +77,7 @@ export const imageModelNames: readonly ImageModelName[] = [
 
 export interface MadeImageModel {
   readonly name: ImageModelName;
-  readonly model: ImageModel;
+  readonly model: FluxFiles;
   readonly prompt: string;
   /** Pixels, unless another size is asked for. */
   readonly side: number;
@@ -111,7 +111,7 @@ export function makeImageModel(name: ImageModelName, options: ImageFileOptions =
   return {
     name,
     model: {
-      transformer: fluxPath,
+      denoiser: fluxPath,
       vae: vaePath,
       encoders: {
         clip_l: { path: clipL.path },

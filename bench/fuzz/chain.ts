@@ -13,7 +13,7 @@ import {
 import { TextEncoder } from '../../src/pipeline/text_encoder.js';
 import type { Device } from '../../src/runtime/device.js';
 import { loadT5Tokenizer } from '../../src/text/index.js';
-import { readAndScale, runPipeline, runTransformer, runVae } from './image_chain.js';
+import { readAndScale, runPipeline, runDenoiser, runVae } from './image_chain.js';
 import { below, pick, type Random } from './mutate.js';
 import type { Sample } from './sample.js';
 
@@ -60,7 +60,7 @@ export async function runChain(
     const device = pick(devices, random);
     if (sample.pipeline && random() < 0.5) await runPipeline(sample.pipeline, path, device, random);
     else if (part.slot === 'vae') await runVae(part, device, random);
-    else if (part.family === 'flux') await runTransformer(part, device, random);
+    else if (part.slot === 'unet' || part.slot === 'transformer') await runDenoiser(part, device, random);
     else await encode(path, options, device, random);
     return { stage: 'encoded', outcome: 'ok' };
   } catch (error) {

@@ -1,55 +1,62 @@
 /** What a user does with the parts of pictures: one step of a transformer, a VAE there and back, a PNG read. */
 import { readPicture, coverPicture, parseMetadata, pictureFromValues } from '../../src/image/index.js';
 import { KotobaError } from '../../src/errors.js';
-import type { FluxPart, VaePart } from '../../src/formats/index.js';
-import { fluxModel } from '../../src/diffusion/flux_model.js';
+import type { VaePart } from '../../src/formats/index.js';
 import { Autoencoder } from '../../src/pipeline/autoencoder.js';
-import { sampleFlux } from '../../src/pipeline/flux_sampler.js';
+import { latentChannels, loadDenoiser } from '../../src/pipeline/denoisers.js';
 import { ImagePipeline } from '../../src/pipeline/image_pipeline.js';
-import type { Conditioning } from '../../src/pipeline/image_types.js';
+import type { DenoiserPart } from '../../src/pipeline/image_types.js';
 import { NetworkSlot } from '../../src/pipeline/network_slot.js';
-import { resolveRequest } from '../../src/pipeline/request.js';
+import { resolveRequest, sideUnit } from '../../src/pipeline/request.js';
+import { sampleLatents, type TextConditions } from '../../src/pipeline/sampler.js';
 import { shippedModel } from '../../src/pipeline/shipped_model.js';
 import type { Planes } from '../../src/pipeline/tiles.js';
 import type { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
 import { below, pick, type Random } from './mutate.js';
 
-/** Of every Flux.1: pixels along a side of a latent. */
+/** Of every family: pixels along a side of a latent. */
 const kFactor = 8;
+const kVae = { config: { ch_mult: [1, 1, 1, 1] } } as unknown as VaePart;
 /** Pixels of a picture that is worth scaling: a larger one would be a slow case, not another one. */
 const kMostScaled = 1 << 20;
 /** Pixels along a side that a VAE under test may make. */
 const kMostSide = 256;
 
-/** One evaluation, or two with guidance, of a picture of one to four tokens. */
-export async function runTransformer(part: FluxPart, device: Device, random: Random): Promise<void> {
+/** One evaluation, or two with guidance, of a picture of one to four tokens, or of as little as a UNet can halve. */
+export async function runDenoiser(part: DenoiserPart, device: Device, random: Random): Promise<void> {
   const precision = pick(['fp32', 'int8'] as const, random);
-  const slot = new NetworkSlot(device, part, (weights) => fluxModel(weights, part.config));
+  const slot = new NetworkSlot(device, part, (weights) => loadDenoiser(weights, part));
   const cfg = random() < 0.2 ? 3 : 1;
-  const [width, height] = [16 * (1 + below(random, 2)), 16 * (1 + below(random, 2))];
+  const model = { denoiser: part, vae: kVae };
+  const unit = sideUnit(model);
+  const [width, height] = [unit * (1 + below(random, 2)), unit * (1 + below(random, 2))];
   const sampler = pick(['euler', 'heun', 'dpmpp_sde'], random);
   const count = 1 + below(random, 2);
-  const request = resolveRequest({ width, height, steps: 1, seed: 1, sampler, cfg, count }, part.config, 64);
+  const request = resolveRequest({ width, height, steps: 1, seed: 1, sampler, cfg, count }, model);
   const conditioning = textFor(part, random);
   const negative = cfg === 1 ? undefined : textFor(part, random);
   const task = { request, seeds: request.seeds, conditioning, negative, factor: kFactor };
   try {
     const latents = await device.run(async () =>
-      sampleFlux(new Ops(device, precision), { ...task, model: await slot.get() }),
+      sampleLatents(new Ops(device, precision), { ...task, network: await slot.get() }),
     );
     if (latents.length !== count) throw new RangeError(`${latents.length} of ${count} latents`);
     for (const planes of latents)
-      checkPlanes('the latents', planes, part.config.in_channels / 4, height / 8, width / 8);
+      checkPlanes('the latents', planes, latentChannels(part), height / 8, width / 8);
   } finally {
     slot.release();
   }
 }
 
-function textFor({ config }: FluxPart, random: Random): Conditioning {
+function textFor(part: DenoiserPart, random: Random): TextConditions {
   const tokens = 1 + below(random, 3);
   const values = (length: number): Float32Array => Float32Array.from({ length }, () => random() * 2 - 1);
-  return { tokens, hidden: values(tokens * config.context_in_dim), pooled: values(config.vec_in_dim) };
+  const [width, pooled] =
+    part.family === 'flux'
+      ? [part.config.context_in_dim, part.config.vec_in_dim]
+      : [part.config.context_dim, part.config.adm_in_channels];
+  return { hidden: values(tokens * width), pooled: pooled > 0 ? values(pooled) : undefined };
 }
 
 /** Decodes latents of one to three a side, in tiles or whole, and encodes what came out. */
@@ -89,7 +96,7 @@ function checkPlanes(what: string, planes: Planes, channels: number, height: num
 
 /** The damaged part with the other parts of the model that ships: all that `generate` does but writing. */
 export async function runPipeline(
-  slot: 'transformer' | 'vae',
+  slot: 'denoiser' | 'vae',
   path: string,
   device: Device,
   random: Random,

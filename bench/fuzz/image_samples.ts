@@ -7,7 +7,8 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { crc32, deflateSync } from 'node:zlib';
-import { quantize } from '../../src/formats/quantize.js';
+import { convertModel } from '../../src/convert/convert.js';
+import { openModel } from '../../src/formats/index.js';
 import { writeSafetensors } from '../../src/formats/write.js';
 import type { StreamedTensor } from '../../src/formats/write.js';
 import { writeGguf, type GgufValue } from '../../src/formats/write_gguf.js';
@@ -22,6 +23,7 @@ import {
   type StoredTensors,
   type TensorTable,
 } from './diffusion_tensors.js';
+import { Device } from '../../src/runtime/device.js';
 import type { Sample } from './sample.js';
 
 const kGolden = resolve(fileURLToPath(import.meta.url), '../../../test/golden/diffusion');
@@ -118,8 +120,8 @@ async function fluxSamples(dir: string): Promise<Sample[]> {
     await safetensors(dir, 'flux dev of diffusers', split, {}, beside),
     await safetensors(dir, 'flux FP8', scaledFp8(schnell), configured(kFluxConfig)),
     await gguf(dir, 'flux F32 GGUF', schnell, kFluxConfig),
-    await gguf(dir, 'flux Q8_0 GGUF', quantised(schnell, 'Q8_0'), kFluxConfig),
-    await gguf(dir, 'flux Q4_0 GGUF', quantised(schnell, 'Q4_0'), kFluxConfig),
+    await quantised(dir, schnell, 'Q8_0'),
+    await quantised(dir, schnell, 'Q4_0'),
   ];
 }
 
@@ -144,15 +146,14 @@ function scaledFp8(tensors: StoredTensors): StoredTensors {
   return out;
 }
 
-function quantised(tensors: StoredTensors, type: 'Q8_0' | 'Q4_0'): StoredTensors {
-  return new Map(
-    [...tensors].map(([name, tensor]) => {
-      const { shape, data } = tensor;
-      if (shape.length !== 2 || shape[1]! % 32 !== 0) return [name, tensor] as const;
-      const values = new Float32Array(data.buffer, data.byteOffset, data.byteLength / 4);
-      return [name, { dtype: type, shape, data: quantize(values, type) }] as const;
-    }),
-  );
+/** A GGUF of a Flux, as `kotoba convert` writes it. */
+async function quantised(dir: string, tensors: StoredTensors, type: 'Q8_0' | 'Q4_0'): Promise<Sample> {
+  const [source, path] = [join(dir, 'source.safetensors'), join(dir, 'model.gguf')];
+  await writeSafetensors(source, tensors, configured(kFluxConfig));
+  await using device = Device.open('cpu');
+  await convertModel(device, openModel(source), path, { type });
+  const files = new Map([['model.gguf', readFileSync(path)]]);
+  return { name: `flux ${type} GGUF`, kind: 'model', open: 'model.gguf', files };
 }
 
 async function vaeSamples(dir: string): Promise<Sample[]> {
@@ -186,7 +187,7 @@ async function vaeSamples(dir: string): Promise<Sample[]> {
 
 /** The model that ships, each part a sample; transformer and VAE are tried in a pipeline with the other parts. */
 function shipped(): Sample[] {
-  const { transformer, vae, encoders } = shippedModel();
+  const { denoiser, vae, encoders } = shippedModel();
   const file = (path: string): Sample => ({
     name: `shipped ${basename(path)}`,
     kind: 'model',
@@ -201,7 +202,7 @@ function shipped(): Sample[] {
   });
   const { path } = SHIPPED_T5['flan-t5']();
   return [
-    { ...file(transformer), pipeline: 'transformer' },
+    { ...file(denoiser), pipeline: 'denoiser' },
     { ...file(vae), pipeline: 'vae' },
     folder(encoders.clip_l.path),
     folder(path),

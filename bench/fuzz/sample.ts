@@ -7,7 +7,7 @@ export interface Sample {
   readonly files: ReadonlyMap<string, Buffer>;
   readonly kind: 'model' | 'tokenizer' | 'picture';
   /** also tried as this part of the model that ships */
-  readonly pipeline?: 'transformer' | 'vae';
+  readonly pipeline?: 'denoiser' | 'vae';
   /** What the tensors do not tell. */
   readonly config?: Readonly<Record<string, unknown>>;
 }

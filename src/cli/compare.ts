@@ -16,11 +16,10 @@ import type { ImageModel } from '../pipeline/image_types.js';
 import type { Device } from '../runtime/device.js';
 import {
   compareColumns,
+  encoderFiles,
   parseEncoderFile,
   parsePrecisionEntry,
   type ColumnOptions,
-  type EncoderFile,
-  type PrecisionEntry,
 } from './compare_columns.js';
 import { openDevice } from './device.js';
 import { compareReport, printCompare, type CompareFiles } from './compare_report.js';
@@ -35,7 +34,7 @@ import {
   samplingOptions,
   type ImageCommandOptions,
 } from './image_options.js';
-import { MOST_HASHED_BYTES, hashWeights, partInfos, partSource, type PartSource } from './image_parts.js';
+import { MOST_HASHED_BYTES, hashWeights, partInfos, partSources, type PartSource } from './image_parts.js';
 import { showOn, withPipeline, type RunningPipeline } from './image_run.js';
 import type { CliContext } from './io.js';
 import * as option from './options.js';
@@ -51,11 +50,8 @@ import { progressLine, type ProgressLine } from './progress.js';
 import { readPrompts } from './prompts.js';
 
 export interface CompareCommandOptions
-  extends Omit<ImageCommandOptions, 't5' | 'clipL'>, Omit<ColumnOptions, 'model' | 'config' | 't5Tokenizer'> {
+  extends ImageCommandOptions, Omit<ColumnOptions, 'model' | 'config' | 't5Tokenizer'> {
   output: string;
-  clipL?: readonly EncoderFile[];
-  t5?: readonly EncoderFile[];
-  precision?: readonly PrecisionEntry[];
   seeds: readonly bigint[];
   cells?: string;
   report?: string;
@@ -69,12 +65,14 @@ Examples:
     $ kotoba compare "a sparrow on a girl's hand" --model flux1-schnell.safetensors --vae ae.safetensors \\
         --clip-l clip_l.safetensors --t5 t5xxl_fp16.safetensors --t5 flan-t5-xxl-Q8_0.gguf \\
         --t5 flan-t5-xxl-Q8_0.gguf@int8 -o grid.png
+  A better CLIP-L in a checkpoint that bundles its own:
+    $ kotoba compare "a sparrow" --model sd_xl_base_1.0.safetensors --clip-l clip-gmp-vit-l-14
   Two CLIPs at two precisions, four columns, each cell as a PNG of its own and the numbers as JSON:
     $ kotoba compare "a sparrow" --clip-l clip_l.safetensors --clip-l long_clip.safetensors \\
         --precision fp32 --precision int8 --cells cells --report compare.json --model flux.safetensors
 
-Columns are every --t5 with every --clip-l at every --precision, the first one being the reference; rows are the
-prompts and their seeds. A single --t5 or --clip-l is compared with the model's own. FILE@PRECISION is for that file
+Columns are every --t5 with every --clip-l and --clip-g at every --precision, the first one being the reference; rows
+are the prompts and their seeds. A single encoder is compared with the model's own. FILE@PRECISION is for that file
 alone; --precision is of the encoders only, and may name them: t5=int8,clip_l=fp32.
 
 MAE, PSNR and SSIM are of a cell's picture against the reference column's; T5's states are compared by relative L2 and
@@ -91,10 +89,10 @@ export function compareCommand(context: CliContext): Command {
     .option('--report <file>', 'write what --json prints into a file')
     .addOption(new Option('--seeds <list>', 'for example 1,2,3').argParser(parseSeeds).default([0n], '0'));
   addModelOptions(command)
-    .addOption(new Option('--t5 <file[@precision]>', 'a T5; may be repeated').argParser(parseEncoderFile))
-    .addOption(
-      new Option('--clip-l <file[@precision]>', 'a CLIP-L; may be repeated').argParser(parseEncoderFile),
-    )
+    .addOption(encoderOption('--t5', 'a T5, or none where SD3 is to do without'))
+    .addOption(encoderOption('--clip-l', 'a CLIP-L'))
+    .addOption(encoderOption('--clip-g', 'a CLIP-G, of SDXL and SD3'))
+    .addOption(encoderOption('--clip-h', 'a CLIP-H, of SD2'))
     .addOption(
       new Option(
         '--precision <value>',
@@ -105,6 +103,9 @@ export function compareCommand(context: CliContext): Command {
     .addHelpText('after', HELP)
     .action((prompts: string[], options: CompareCommandOptions) => compare(context, prompts, options));
 }
+
+const encoderOption = (flag: string, what: string): Option =>
+  new Option(`${flag} <file[@precision]>`, `${what}; may be repeated`).argParser(parseEncoderFile);
 
 function parseSeeds(text: string): bigint[] {
   const seeds = text.split(',').map(parseSeed);
@@ -121,19 +122,13 @@ async function compare(context: CliContext, given: string[], options: CompareCom
   const vae = options.vae === undefined ? own.vae : partFile('vae', options.vae, dirs);
   await using device = await openDevice(context, options);
   const columns = columnsOf(options, { ...own, ...(vae !== undefined && { vae }) }, dirs, device);
-  const files = checkedFiles(options, [own.transformer!, vae!, ...columns.flatMap(filesOf)]);
+  const files = checkedFiles(options, [own.denoiser, vae!, ...columns.flatMap(filesOf)]);
   const prompts = await readPrompts(given, options.promptFile, io.stdin);
   const sampling = await samplingOptions(context, options);
-  const first = columns[0]!.encoders;
-  const model: ImageModel = {
-    transformer: own.transformer!,
-    vae: vae!,
-    encoders: { t5: first.t5!, clip_l: first.clip_l! },
-  };
+  const model: ImageModel = { denoiser: own.denoiser, vae: vae!, encoders: columns[0]!.encoders };
   const compareOptions = { ...sampling, prompts, columns, seeds: options.seeds };
   await withPipeline(model, { ...options, precision: undefined }, device, async (running) => {
-    for (const { encoders } of columns)
-      requireEncoders({ t5: encoders.t5!, clip_l: encoders.clip_l! }, running.pipeline.transformer);
+    for (const { encoders } of columns) requireEncoders(encoders, running.pipeline.denoiser);
     const result = await runCompare(context, running, compareOptions);
     const written = await writeAll(context, { result, options, files, model, device });
     const report = compareReport(result, written);
@@ -149,17 +144,14 @@ const filesOf = ({ encoders }: CompareColumn): string[] => Object.values(encoder
 /** @throws KotobaError ERR_ARGUMENT for parts that neither the model nor an option gives */
 function columnsOf(
   options: CompareCommandOptions,
-  own: Partial<PartFiles>,
+  own: Partial<PartFiles> & Pick<PartFiles, 'denoiser'>,
   dirs: readonly string[],
   device: Device,
 ): CompareColumn[] {
-  const given = { t5: options.t5?.[0]?.name, clip_l: options.clipL?.[0]?.name };
-  completed({ ...withoutUndefined(given), ...own }, options.model);
+  const given = Object.entries(encoderFiles(options)).map(([slot, [first]]) => [slot, first!.name]);
+  completed({ ...Object.fromEntries(given), ...own }, options.model);
   return compareColumns(options, own, dirs, device);
 }
-
-const withoutUndefined = (parts: Partial<Record<keyof PartFiles, string | undefined>>): Partial<PartFiles> =>
-  Object.fromEntries(Object.entries(parts).filter(([, path]) => path !== undefined));
 
 function checkedFiles(options: CompareCommandOptions, inputs: readonly string[]): CompareFiles {
   const { output, report, cells, force } = options;
@@ -232,12 +224,11 @@ async function writeCells(
 ): Promise<string[][]> {
   await makeFolder('--cells', folder);
   const { columns, rows, settings } = result;
-  const common = [partSource('transformer', model.transformer), partSource('vae', model.vae)];
-  const perColumn = columns.map(({ encoders }): PartSource[] => [
-    ...common,
-    partSource('clip_l', encoders.clip_l.path),
-    partSource('t5', encoders.t5.path),
-  ]);
+  const { denoiser, vae } = model;
+  const perColumn = columns.map(({ encoders }): PartSource[] => {
+    const paths = Object.entries(encoders).map(([slot, { path }]) => [slot, path]);
+    return partSources({ denoiser, vae, ...Object.fromEntries(paths) });
+  });
   const hashes = await hashWeights(perColumn.flat(), MOST_HASHED_BYTES, signal);
   const paths: string[][] = [];
   for (const [r, { prompt, seed, cells }] of rows.entries()) {

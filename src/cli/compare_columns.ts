@@ -1,11 +1,11 @@
-/** The columns of a comparison: every T5 with every CLIP-L at every precision that the command line names. */
+/** The columns of a comparison: every encoder with every other at every precision that the command line names. */
 import { existsSync } from 'node:fs';
 import { basename, dirname, extname, resolve } from 'node:path';
 import { InvalidArgumentError } from 'commander';
 import { KotobaError } from '../errors.js';
 import { openModel, selectPart } from '../formats/index.js';
 import type { CompareColumn } from '../pipeline/compare.js';
-import type { EncoderChoice, EncoderSlot } from '../pipeline/image_types.js';
+import { ENCODER_SLOTS, type EncoderChoice, type EncoderSlot } from '../pipeline/image_types.js';
 import { resolvePrecision, type Precision } from '../pipeline/precision.js';
 import { SHIPPED_T5 } from '../pipeline/shipped_model.js';
 import type { Device } from '../runtime/device.js';
@@ -37,14 +37,16 @@ export function parsePrecisionEntry(
   const entry = text
     .split(',')
     .reduce<PrecisionEntry | undefined>((all, one) => parse(one.trim(), all), undefined)!;
-  const stranger = [...entry.slots.keys()].find((slot) => slot !== 't5' && slot !== 'clip_l');
+  const stranger = [...entry.slots.keys()].find((slot) => !ENCODER_SLOTS.some((encoder) => encoder === slot));
   if (stranger !== undefined)
-    throw new InvalidArgumentError(`expected an encoder (t5, clip_l), got "${stranger}".`);
+    throw new InvalidArgumentError(`expected an encoder (${ENCODER_SLOTS.join(', ')}), got "${stranger}".`);
   return [...previous, entry];
 }
 
 export interface ColumnOptions extends Pick<ImageCommandOptions, 'model' | 'config' | 't5Tokenizer'> {
   readonly clipL?: readonly EncoderFile[];
+  readonly clipG?: readonly EncoderFile[];
+  readonly clipH?: readonly EncoderFile[];
   readonly t5?: readonly EncoderFile[];
   readonly precision?: readonly PrecisionEntry[];
 }
@@ -63,35 +65,44 @@ export function compareColumns(
   device: Where,
 ): CompareColumn[] {
   const { precision: precisions = [{ slots: new Map() }] } = options;
-  const isSingle =
-    (options.t5?.length ?? 0) <= 1 && (options.clipL?.length ?? 0) <= 1 && precisions.length === 1;
-  const files = (slot: EncoderSlot, given: readonly EncoderFile[] | undefined): OneFile[] => {
-    const named = (given ?? []).map(({ name, precision }) => ({
+  const given = encoderFiles(options);
+  const named = Object.values(given);
+  const isSingle = named.every((files) => files.length <= 1) && precisions.length === 1;
+  const hasAxis = named.length > 0 || precisions.length > 1;
+  const ofSlot = (slot: EncoderSlot): OneFile[] => {
+    if (slot === 't5' && !hasAxis && options.model === undefined)
+      return Object.values(SHIPPED_T5)
+        .map((choice): OneFile => choice())
+        .reverse();
+    const files = (given[slot] ?? []).map(({ name, precision }) => ({
       path: partFile(slot, name, dirs),
       precision,
     }));
     const itself = own[slot] === undefined ? [] : [{ path: own[slot] }];
-    return named.length === 0 || (isSingle && named.length === 1) ? [...itself, ...named] : named;
+    return files.length === 0 || (isSingle && files.length === 1) ? [...itself, ...files] : files;
   };
-  const hasAxis = options.t5 !== undefined || options.clipL !== undefined || precisions.length > 1;
-  const t5s =
-    !hasAxis && options.model === undefined
-      ? Object.values(SHIPPED_T5)
-          .map((choice): OneFile => choice())
-          .reverse()
-      : files('t5', options.t5);
-  const clips = files('clip_l', options.clipL);
-  const choices = t5s.flatMap((t5) =>
-    clips.flatMap((clip_l) =>
-      precisions.map((entry) => ({ t5: at(t5, 't5', entry), clip_l: at(clip_l, 'clip_l', entry) })),
-    ),
-  );
+  const choices = AXES.reduce<readonly Choice[]>(
+    (all, slot) => {
+      const files = ofSlot(slot);
+      return files.length === 0 ? all : all.flatMap((one) => files.map((file) => ({ ...one, [slot]: file })));
+    },
+    [{}],
+  ).flatMap((choice) => precisions.map((entry) => atPrecision(choice, entry)));
   if (choices.length === 1)
     throw new KotobaError(
       'ERR_ARGUMENT',
-      'nothing to compare: give --t5, --clip-l or --precision more than once, for example --t5 a.gguf --t5 b.gguf',
+      'nothing to compare: give --t5, --clip-l, --clip-g or --precision more than once, for example --t5 a.gguf --t5 b.gguf',
     );
   return labelled(choices, options, device);
+}
+
+/** As named, by encoder. */
+export function encoderFiles(
+  options: Pick<ColumnOptions, 't5' | 'clipL' | 'clipG' | 'clipH'>,
+): Readonly<Partial<Record<EncoderSlot, readonly EncoderFile[]>>> {
+  const { t5, clipL: clip_l, clipG: clip_g, clipH: clip_h } = options;
+  const files = Object.entries({ t5, clip_l, clip_g, clip_h });
+  return Object.fromEntries(files.filter(([, list]) => list !== undefined));
 }
 
 type Where = Pick<Device, 'isGpu'>;
@@ -103,53 +114,74 @@ function ranAt(slot: EncoderSlot, { path, precision, config }: EncoderChoice, de
 }
 
 interface OneFile {
-  readonly path: string;
+  /** undefined: left out */
+  readonly path: string | undefined;
   readonly precision?: Precision | undefined;
 }
 
-const at = ({ path, precision }: OneFile, slot: EncoderSlot, entry: PrecisionEntry): OneFile => ({
-  path,
-  precision: precision ?? option.valueFor(entry, slot),
-});
+type Choice = Readonly<Partial<Record<EncoderSlot, OneFile>>>;
 
-type Choice = Readonly<Record<EncoderSlot, OneFile>>;
+/** Those that change most first: the outermost axis is the first. */
+const AXES = ['t5', 'clip_l', 'clip_g', 'clip_h'] as const satisfies readonly EncoderSlot[];
+const TITLES: Readonly<Record<EncoderSlot, string>> = {
+  t5: 'T5',
+  clip_l: 'CLIP-L',
+  clip_g: 'CLIP-G',
+  clip_h: 'CLIP-H',
+};
 
-const SLOTS = ['t5', 'clip_l'] as const satisfies readonly EncoderSlot[];
-const TITLES: Readonly<Record<EncoderSlot, string>> = { t5: 'T5', clip_l: 'CLIP-L' };
+function atPrecision(choice: Choice, entry: PrecisionEntry): Choice {
+  const slots = Object.entries(choice) as [EncoderSlot, OneFile][];
+  return Object.fromEntries(
+    slots.map(([slot, { path, precision }]) => [
+      slot,
+      { path, precision: precision ?? option.valueFor(entry, slot) },
+    ]),
+  );
+}
+
+/** What sets a column apart may be any of these. */
+interface Ran {
+  readonly encoders: Readonly<Partial<Record<EncoderSlot, EncoderChoice>>>;
+  readonly precisions: Readonly<Partial<Record<EncoderSlot, string>>>;
+}
 
 /** A label says what sets a column apart from the others, no more: "flan-t5-xxl int8", "CLIP-L fp32". */
 function labelled(choices: readonly Choice[], options: ColumnOptions, device: Where): CompareColumn[] {
-  const columns = choices.map((choice) => {
-    const encoders = { t5: chosen('t5', choice, options), clip_l: chosen('clip_l', choice, options) };
-    const { t5, clip_l } = encoders;
-    return { encoders, t5: ranAt('t5', t5, device), clip_l: ranAt('clip_l', clip_l, device) };
-  });
-  type Column = (typeof columns)[number];
-  const differ = (of: (column: Column) => string): boolean => new Set(columns.map(of)).size > 1;
-  const slots = SLOTS.map((slot) => ({
+  const columns = choices.map((choice) => ran(choice, options, device));
+  const differ = (of: (column: Ran) => string | undefined): boolean => new Set(columns.map(of)).size > 1;
+  const slots = AXES.filter((slot) => columns.some(({ encoders }) => encoders[slot])).map((slot) => ({
     slot,
-    names: shortNames(choices.map((choice) => choice[slot].path)),
-    files: differ(({ encoders }) => encoders[slot].path),
-    precisions: differ((column) => column[slot]),
+    names: shortNames(columns.flatMap(({ encoders }) => encoders[slot]?.path ?? [])),
+    files: differ(({ encoders }) => encoders[slot]?.path),
+    precisions: differ(({ precisions }) => precisions[slot]),
   }));
-  const isTogether = columns.every(({ t5, clip_l }) => t5 === clip_l);
-  return columns.map((column) => {
-    const { encoders } = column;
-    const words = slots.map(({ slot, names, files, precisions }) =>
-      [
-        ...(files ? [names.get(encoders[slot].path)!] : precisions && !isTogether ? [TITLES[slot]] : []),
-        ...(precisions && (!isTogether || files) ? [column[slot]] : []),
-      ].join(' '),
-    );
+  const isTogether = columns.every(({ precisions }) => new Set(Object.values(precisions)).size === 1);
+  const first = slots[0]!;
+  return columns.map(({ encoders, precisions }) => {
+    const words = slots.map(({ slot, names, files, precisions: differing }) => {
+      const path = encoders[slot]?.path;
+      const name = path === undefined ? `no ${TITLES[slot]}` : names.get(path)!;
+      return [
+        ...(files ? [name] : differing && !isTogether ? [TITLES[slot]] : []),
+        ...(differing && (!isTogether || files) ? [precisions[slot] ?? ''] : []),
+      ].join(' ');
+    });
     const label = words.filter((word) => word !== '').join(' + ');
-    const plain = differ(({ t5 }) => t5) ? column.t5 : slots[0]!.names.get(encoders.t5.path)!;
-    return { label: label || plain, encoders };
+    const plain = first.precisions ? precisions[first.slot] : first.names.get(encoders[first.slot]!.path);
+    return { label: label || plain!, encoders };
   });
 }
 
-function chosen(slot: EncoderSlot, choice: Choice, options: ColumnOptions): EncoderChoice {
-  const { path, precision } = choice[slot];
-  return { path, ...encoderSettings(slot, options, precision) };
+function ran(choice: Choice, options: ColumnOptions, device: Where): Ran {
+  const chosen = (Object.entries(choice) as [EncoderSlot, OneFile][]).flatMap(([slot, file]) => {
+    const { path, precision } = file;
+    return path === undefined
+      ? []
+      : [[slot, { path, ...encoderSettings(slot, options, precision) }] as const];
+  });
+  const precisions = chosen.map(([slot, encoder]) => [slot, ranAt(slot, encoder, device)]);
+  return { encoders: Object.fromEntries(chosen), precisions: Object.fromEntries(precisions) };
 }
 
 /** File names without folder and extension; with the folder where files of one name are meant. */

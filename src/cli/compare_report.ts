@@ -1,6 +1,7 @@
 /** A comparison's numbers: as data for --json, as tables for people. */
 import type { EmbeddingDistance, PictureDistance } from '../image/index.js';
 import type { CompareCell, CompareResult } from '../pipeline/compare.js';
+import type { EncoderSlot } from '../pipeline/image_types.js';
 import { peakMemoryBytes } from './generate_report.js';
 import type { CliContext } from './io.js';
 import { bytesText, counted, printable, secondsText, styleFor, table, type Style } from './text.js';
@@ -52,7 +53,7 @@ function cellReport(cell: CompareCell, { columns }: CompareResult, paths: readon
     seed: String(seed),
     ...inJson(distance),
     belowSeedNoise,
-    /** relative L2 and the cosine of the worst token of T5's states; CLIP's pooled vector as one token */
+    /** relative L2 and the cosine of the worst token of each encoder's states; a pooled vector as one token */
     embedding: conditioning,
     ...(paths && { file: paths[column]! }),
   };
@@ -93,15 +94,21 @@ function pictureTable({ columns, rows }: CompareResult, style: Style): string[] 
   return [...table([head, ...body], { right: [1, 2, 3, 5] }), ...more];
 }
 
+const HEADS: Readonly<Record<EncoderSlot, readonly [string, string]>> = {
+  t5: ['T5 rel. L2', 'worst cosine'],
+  clip_l: ['CLIP-L rel. L2', 'cosine'],
+  clip_g: ['CLIP-G rel. L2', 'cosine'],
+  clip_h: ['CLIP-H rel. L2', 'cosine'],
+};
+
 /** The embeddings do not depend on the seed. An encoder that is the same in every column is left out. */
 function embeddingTable({ columns, rows }: CompareResult, style: Style): string[] {
   const cells = rows.filter(({ seed }) => seed === rows[0]!.seed).flatMap((row) => row.cells.slice(1));
-  const kinds = (['t5', 'clip_l'] as const).filter((slot) =>
-    cells.some(({ conditioning }) => conditioning[slot]?.relativeL2 !== 0),
+  const kinds = (Object.keys(HEADS) as EncoderSlot[]).filter((slot) =>
+    cells.some(({ conditioning: { [slot]: of } }) => of !== undefined && of?.relativeL2 !== 0),
   );
   if (kinds.length === 0) return [style.dim('embeddings  identical')];
-  const heads = { t5: ['T5 rel. L2', 'worst cosine'], clip_l: ['CLIP rel. L2', 'cosine'] };
-  const head = ['embeddings', ...kinds.flatMap((slot) => heads[slot]), 'prompt'].map(style.dim);
+  const head = ['embeddings', ...kinds.flatMap((slot) => HEADS[slot]), 'prompt'].map(style.dim);
   const body = cells
     .slice(0, SHOWN)
     .map(({ column, conditioning, prompt }) => [
@@ -112,8 +119,8 @@ function embeddingTable({ columns, rows }: CompareResult, style: Style): string[
   return table([head, ...body], { right: kinds.flatMap((_, i) => [2 * i + 1, 2 * i + 2]) });
 }
 
-function distanceText(distance: EmbeddingDistance | null): string[] {
-  if (distance === null) return ['–', '–'];
+function distanceText(distance: EmbeddingDistance | null | undefined): string[] {
+  if (!distance) return ['–', '–'];
   const { relativeL2, worstCosine } = distance;
   return [relativeL2 === 0 ? '0' : relativeL2.toPrecision(3), worstCosine.toFixed(4)];
 }

@@ -156,8 +156,7 @@ async function writeAll(
   for (const [i, { prompt, file }] of pictures.entries()) {
     const result = results[i]!;
     const { picture, seed } = result.pictures[0]!;
-    const options = { noise: 'torch', dialect: 'plain' } as const;
-    const texts = pictureTexts({ prompt, seed, settings: result, options, parts, device: device.name });
+    const texts = pictureTexts({ prompt, seed, settings: result, options: {}, parts, device: device.name });
     await add(file, (path) => writePng(path, picture, texts));
   }
   await add('pictures.png', (path) => writePng(path, sheet(results)));

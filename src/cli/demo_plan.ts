@@ -5,13 +5,14 @@ import type { CompareColumn } from '../pipeline/compare.js';
 import { SHIPPED_T5, shippedModel } from '../pipeline/shipped_model.js';
 import type { Device } from '../runtime/device.js';
 import { compareColumns, type EncoderFile } from './compare_columns.js';
+import { imageModelFiles } from './image_models.js';
 
 export const DEMO_SEED = 1n;
 
 /** The two T5s that ship, by the names that --t5 knows them by. */
 const ORDINARY = basename(SHIPPED_T5.t5().path);
 const BETTER = basename(SHIPPED_T5['flan-t5']().path);
-const shippedFolder = (): string => dirname(shippedModel().transformer);
+const shippedFolder = (): string => dirname(shippedModel().denoiser);
 
 /** One and two shapes; pairs of prompts that differ in nothing but what belongs to what. */
 export const DEMO_PROMPTS: readonly string[] = [
@@ -103,8 +104,7 @@ function grid(
   },
 ): DemoGrid {
   const { t5, device, ...rest } = options;
-  const { encoders } = shippedModel();
-  const own = { t5: encoders.t5.path, clip_l: encoders.clip_l.path };
+  const own = imageModelFiles({}, []);
   const prompts = rest.prompts.map(quoted).join(' ');
   const t5s = t5.map(({ name, precision }) => `--t5 ${name}${precision ? `@${precision}` : ''}`);
   return {

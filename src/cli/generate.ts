@@ -5,17 +5,24 @@ import { dirname } from 'node:path';
 import { Command, Option } from 'commander';
 import { KotobaError } from '../errors.js';
 import { writePng } from '../image/index.js';
-import type { GenerateOptions, GenerateProgress, GenerateResult } from '../pipeline/image_types.js';
+import {
+  ENCODER_SLOTS,
+  type GenerateOptions,
+  type GenerateProgress,
+  type GenerateResult,
+} from '../pipeline/image_types.js';
 import type { Precision } from '../pipeline/precision.js';
 import { openDevice } from './device.js';
 import { pictureTexts } from './image_info.js';
-import { imageModel, imageModelDirs, imageModelFiles, type ImagePart } from './image_models.js';
+import { imageModel, imageModelDirs, imageModelFiles } from './image_models.js';
 import {
   CONFIG_SLOTS,
+  DENOISER_SLOTS,
   MAX_SEED,
   addModelOptions,
   addRunOptions,
   addSamplingOptions,
+  denoiserValue,
   encoderSettings,
   parseSeed,
   samplingOptions,
@@ -44,6 +51,8 @@ import { styleFor } from './text.js';
 export interface GenerateCommandOptions extends ImageCommandOptions {
   output?: string;
   clipL?: string;
+  clipG?: string;
+  clipH?: string;
   t5?: string;
   precision?: option.PerSlot<Precision>;
   seed?: bigint;
@@ -66,7 +75,7 @@ Examples:
 
 --output is a .png file, in whose name {prompt}, {seed} and {n} are replaced, or a folder ("pictures/"). Several
 pictures of one name are numbered: out-1.png, out-2.png. Picture i of a prompt has the seed SEED + i.
---precision is for all parts, or for one: transformer (with the autoencoder), vae, clip_l, t5. fp32 and int8 are the
+--precision is for all parts, or for one: transformer or unet (with the autoencoder), vae, clip_l, clip_g, t5. fp32 and int8 are the
 CPU's, fp32, fp16 and bf16 a GPU's; auto is fp32 on the CPU, and on a GPU what the file's weights are stored in: fp32 for
 F32, fp16 for F16, bf16 for BF16, FP8 and GGUF's quantised types.
 
@@ -75,7 +84,7 @@ SHA-256, precisions, seed and noise levels ("kotoba"). Files over 2 GB are hashe
 
 export function generateCommand(context: CliContext): Command {
   const command = new Command('generate')
-    .description('pictures from prompts: Flux.1, or the small model that ships')
+    .description('pictures from prompts: SD1, SDXL, SD3, Flux.1, or the small model that ships')
     .argument('[prompts...]', 'prompts; - reads them from stdin, one a line')
     .optionsGroup('Output:')
     .option('-o, --output <file|folder>', 'where to write (default: {prompt}-{seed}.png)')
@@ -87,7 +96,9 @@ export function generateCommand(context: CliContext): Command {
     .option('--hash', 'put hashes of files over 2 GB into the PNG too');
   addModelOptions(command)
     .option('--clip-l <file>', "CLIP-L, CLIP-GmP or Long-CLIP-L (default: the model's)")
-    .option('--t5 <file>', "T5-XXL or Flan-T5-XXL (default: the model's)")
+    .option('--clip-g <file>', "CLIP-G of SDXL and SD3 (default: the model's)")
+    .option('--clip-h <file>', "CLIP-H of SD2 (default: the model's)")
+    .option('--t5 <file>', "T5-XXL or Flan-T5-XXL; none: SD3 without it (default: the model's)")
     .addOption(
       new Option(
         '--precision <value>',
@@ -116,17 +127,16 @@ async function generate(
   options: GenerateCommandOptions,
 ): Promise<void> {
   const { io } = context;
-  option.requireSlots('--precision', options.precision, ['transformer', 'vae', 'clip_l', 't5']);
+  option.requireSlots('--precision', options.precision, [...DENOISER_SLOTS, ...ENCODER_SLOTS, 'vae']);
   option.requireSlots('--config', options.config, CONFIG_SLOTS);
   const files = imageModelFiles(options, imageModelDirs(context, options.modelsDir));
-  const precision = (slot: ImagePart): Precision | undefined => option.valueFor(options.precision, slot);
   const plan = await planned(context, given, options, partSources(files));
-  const model = imageModel(files, {
-    clip_l: encoderSettings('clip_l', options, precision('clip_l')),
-    t5: encoderSettings('t5', options, precision('t5')),
-  });
-  const vae = options.precision?.slots.get('vae') ?? precision('transformer');
-  const run = { ...options, precision: { transformer: precision('transformer'), vae } };
+  const model = imageModel(files, (slot) =>
+    encoderSettings(slot, options, option.valueFor(options.precision, slot)),
+  );
+  const denoiser = denoiserValue(options.precision);
+  const vae = options.precision?.slots.get('vae') ?? denoiser;
+  const run = { ...options, precision: { denoiser, vae } };
   await using device = await openDevice(context, options);
   const { done, hashes } = await whileHashing(context, plan.sources, options, async (hashing) => ({
     done: await withPipeline(model, run, device, (running) =>

@@ -2,6 +2,7 @@
 import type { Device } from '../runtime/device.js';
 import type { GenerateResult, PhaseSeconds } from '../pipeline/image_types.js';
 import { deviceText } from './device.js';
+import type { RunSettings } from './image_info.js';
 import type { PartReport } from './image_parts.js';
 import type { CliContext } from './io.js';
 import { bytesText, counted, printable, secondsText, styleFor, table, type Style } from './text.js';
@@ -21,10 +22,7 @@ export interface GenerateReport {
   readonly pictures: readonly WrittenPicture[];
   readonly model: 'shipped' | 'given';
   readonly parts: readonly PartReport[];
-  readonly settings: Pick<
-    GenerateResult,
-    'width' | 'height' | 'steps' | 'sampler' | 'schedule' | 'sigmas' | 'guidance' | 'cfg'
-  >;
+  readonly settings: RunSettings;
   readonly device: string;
   readonly processor: string;
   readonly instructions: string;
@@ -49,12 +47,13 @@ export function generateReport(done: {
   const { name, description, instructions, threads } = done.device;
   const sum = (of: (result: GenerateResult) => number): number =>
     results.reduce((all, one) => all + of(one), 0);
-  const { width, height, steps, sampler, schedule, sigmas, guidance, cfg } = results[0]!;
+  const { width, height, profile, preset, steps, sampler, schedule, sigmas, guidance, cfg, noise } =
+    results[0]!;
   return {
     pictures,
     model: isShipped ? 'shipped' : 'given',
     parts,
-    settings: { width, height, steps, sampler, schedule, sigmas, guidance, cfg },
+    settings: { width, height, profile, preset, steps, sampler, schedule, sigmas, guidance, cfg, noise },
     device: name,
     processor: description,
     instructions,

@@ -1,21 +1,19 @@
 /** How a picture was made, for the texts inside its PNG. */
 import { metadataTexts, type GenerationInfo, type PartInfo } from '../image/index.js';
-import type { GenerateResult } from '../pipeline/image_types.js';
+import type { CompareSettings } from '../pipeline/compare.js';
 import type { ImageCommandOptions } from './image_options.js';
 import { kotobaVersion } from './version.js';
 
-export type RunSettings = Pick<
-  GenerateResult,
-  'width' | 'height' | 'steps' | 'sampler' | 'schedule' | 'sigmas' | 'guidance' | 'cfg'
->;
+/** How a run made its pictures. */
+export type { CompareSettings as RunSettings } from '../pipeline/compare.js';
 
 export interface PictureOrigin {
   readonly prompt: string;
   readonly seed: bigint;
-  readonly settings: RunSettings;
+  readonly settings: CompareSettings;
   readonly options: Pick<
     ImageCommandOptions,
-    'negative' | 'noise' | 'strength' | 'image' | 'dialect' | 't5Length'
+    'negative' | 'strength' | 'image' | 'dialect' | 't5Length' | 'clipSkip' | 'shift'
   >;
   readonly parts: Readonly<Record<string, PartInfo>>;
   readonly device: string;
@@ -26,7 +24,7 @@ const DEFAULT_STRENGTH = 0.75;
 /** keyword → text, for writePng. */
 export function pictureTexts(origin: PictureOrigin): Map<string, string> {
   const { prompt, seed, settings, options, parts, device } = origin;
-  const { width, height, steps, sampler, schedule, sigmas, guidance, cfg } = settings;
+  const { width, height, profile, preset, steps, sampler, schedule, sigmas, guidance, cfg, noise } = settings;
   const info: GenerationInfo = {
     prompt,
     ...(options.negative !== undefined && { negativePrompt: options.negative }),
@@ -40,9 +38,13 @@ export function pictureTexts(origin: PictureOrigin): Map<string, string> {
     cfg,
     ...(guidance !== undefined && { guidance }),
     ...(options.image !== undefined && { strength: options.strength ?? DEFAULT_STRENGTH }),
-    noise: options.noise === 'torch' ? 'cpu' : 'philox',
+    noise: noise === 'torch' ? 'cpu' : 'philox',
     device,
-    ...(options.dialect !== 'plain' && { dialect: options.dialect }),
+    profile,
+    ...(preset !== 'base' && { preset }),
+    ...(options.clipSkip !== undefined && { clipSkip: options.clipSkip }),
+    ...(options.shift !== undefined && { shift: options.shift }),
+    ...(options.dialect && { dialect: options.dialect }),
     ...(options.t5Length && { t5Length: String(options.t5Length.t5Length ?? options.t5Length.maxLength) }),
     parts,
     version: kotobaVersion(),

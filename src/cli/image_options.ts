@@ -3,8 +3,17 @@ import { InvalidArgumentError, Option, type Command } from 'commander';
 import { KotobaError } from '../errors.js';
 import type { Slot } from '../formats/index.js';
 import { readPicture } from '../image/index.js';
-import type { EncoderChoice, EncoderSlot, GenerateOptions, Residency } from '../pipeline/image_types.js';
+import {
+  ENCODER_SLOTS,
+  PROFILES,
+  type EncoderChoice,
+  type EncoderSlot,
+  type GenerateOptions,
+  type Profile,
+  type Residency,
+} from '../pipeline/image_types.js';
 import type { Precision } from '../pipeline/precision.js';
+import { PRESETS } from '../pipeline/presets.js';
 import { SCHEDULES, SOLVERS } from '../sampling/index.js';
 import type { PromptDialect } from '../text/index.js';
 import { deviceOption, threadsOption, vramOption, type DeviceFlags } from './device.js';
@@ -21,6 +30,8 @@ export interface ImageCommandOptions extends DeviceFlags {
   t5Tokenizer?: string;
   config?: option.PerSlot<Readonly<Record<string, unknown>>>;
   residency: Residency;
+  profile?: Profile;
+  preset?: string;
   size?: PictureSize;
   width?: number;
   height?: number;
@@ -30,10 +41,13 @@ export interface ImageCommandOptions extends DeviceFlags {
   guidance?: number;
   cfg?: number;
   negative?: string;
-  noise: 'torch' | 'philox';
+  shift?: number;
+  slg?: SkipLayersFlag;
+  clipSkip?: number;
+  noise?: 'torch' | 'philox';
   image?: string;
   strength?: number;
-  dialect: PromptDialect;
+  dialect?: PromptDialect;
   t5Length?: option.T5LengthValue;
   tile?: number;
   promptFile: readonly string[];
@@ -47,23 +61,24 @@ export interface PictureSize {
   readonly height: number;
 }
 
-/** Those of flow models, such as Flux. */
-const FLOW_SCHEDULES = Object.entries(SCHEDULES).flatMap(([name, { models }]) =>
-  models === 'eps and v' ? [] : [name],
-);
+/** As --precision and --config name the network that pictures are sampled from. */
+export const DENOISER_SLOTS = ['transformer', 'unet'] as const satisfies readonly Slot[];
 
-/** Files; --clip-l and --t5 are the commands' own: some take several. */
+/** Files; those of the encoders are the commands' own: some take several. */
 export function addModelOptions(command: Command): Command {
   return command
     .optionsGroup('Model:')
-    .option('--model <file>', 'Flux.1 transformer, or a checkpoint with more (default: the one that ships)')
+    .option(
+      '--model <file>',
+      'checkpoint, UNet, SD3 or Flux.1 transformer (default: the small model that ships)',
+    )
     .option('--vae <file>', "autoencoder (default: the model's)")
     .addOption(option.t5TokenizerOption())
     .addOption(option.modelsDirOption())
     .addOption(
       new Option(
         '--config <file|json>',
-        "what the transformer's file does not tell; also t5=FILE, clip_l=FILE",
+        "what the denoiser's file does not tell; also t5=FILE, clip_l=FILE",
       ).argParser(option.perSlot(option.parseConfig)),
     );
 }
@@ -76,32 +91,85 @@ export function addSamplingOptions(command: Command): Command {
   return command
     .optionsGroup('Picture:')
     .addOption(
-      new Option('--size <WxH>', 'pixels, multiples of 16 (default: what the model was trained on)')
+      new Option(
+        '--profile <name>',
+        'whose rules prompts are read by and seeds stand for (default: bfl for Flux, else comfy)',
+      ).choices(PROFILES),
+    )
+    .addOption(
+      new Option(
+        '--preset <name>',
+        "steps, sampler, schedule and guidance of distilled models (default: by the file's name)",
+      ).choices(PRESETS),
+    )
+    .addOption(
+      new Option(
+        '--size <WxH>',
+        'pixels, multiples of 16, of 64 for UNets (default: what the model was trained on)',
+      )
         .argParser(parseSize)
         .conflicts(['width', 'height']),
     )
     .addOption(number('--width <n>', 'pixels, in the place of --size', pixels))
     .addOption(number('--height <n>', 'pixels, in the place of --size', pixels))
     .addOption(
-      number('--steps <n>', 'denoising steps (default: 4 for schnell, 28 for dev)', option.wholeNumber(1)),
+      number(
+        '--steps <n>',
+        'denoising steps (default: 4 for schnell and distilled models, 25 for UNets, else 28)',
+        option.wholeNumber(1),
+      ),
     )
-    .addOption(new Option('--sampler <name>', 'solver (default: euler)').choices(Object.keys(SOLVERS)))
-    .addOption(new Option('--schedule <name>', 'noise levels (default: flux)').choices(FLOW_SCHEDULES))
-    .addOption(number('--guidance <n>', 'distilled guidance of dev (default: 3.5)', decimal))
-    .addOption(number('--cfg <n>', 'guidance against the negative prompt (default: 1, none)', decimal))
-    .option('--negative <prompt>', 'what not to show; needs --cfg above 1')
     .addOption(
-      new Option('--noise <generator>', "whose random numbers: torch as ComfyUI's, philox as A1111's")
-        .choices(NOISES)
-        .default('torch'),
+      new Option('--sampler <name>', 'solver (default: euler for Flux, else dpmpp_2m)').choices(
+        Object.keys(SOLVERS),
+      ),
+    )
+    .addOption(
+      new Option(
+        '--schedule <name>',
+        'noise levels (default: flux, karras for UNets, normal for SD3)',
+      ).choices(Object.keys(SCHEDULES)),
+    )
+    .addOption(number('--guidance <n>', 'distilled guidance of Flux dev (default: 3.5)', decimal))
+    .addOption(
+      number(
+        '--cfg <n>',
+        'guidance against the negative prompt, 1: none (default: Flux 1, UNets 7, SD3 4.5)',
+        decimal,
+      ),
+    )
+    .option('--negative <prompt>', 'what not to show; needs a --cfg above 1')
+    .addOption(number('--shift <n>', 'of the noise levels of SD3 (default: 3) and Flux', decimal))
+    .addOption(
+      new Option(
+        '--slg <scale[:layers]>',
+        'skip-layer guidance of SD3.5 Medium: 2.5, or 2.5:7,8,9',
+      ).argParser(parseSkipLayers),
+    )
+    .addOption(
+      number(
+        '--clip-skip <n>',
+        "which of CLIP's states, 1: the last (default: SD1 1, others 2)",
+        option.wholeNumber(1),
+      ),
+    )
+    .addOption(
+      new Option(
+        '--noise <generator>',
+        "whose random numbers: torch as ComfyUI's, philox as A1111's (default: the profile's)",
+      ).choices(NOISES),
     )
     .option('--image <file>', 'a picture to start from')
     .addOption(number('--strength <n>', 'how much of it to replace, up to 1 (default: 0.75)', decimal))
-    .addOption(option.dialectOption())
+    .addOption(
+      new Option('--dialect <name>', "how (word:1.2) is read (default: the profile's)").choices(
+        option.DIALECTS,
+      ),
+    )
     .addOption(
       new Option(
         '--t5-length <name|n>',
-        "T5's tokens, or as a model has them (default: 256 for schnell, 512 for dev, or what the file says)",
+        "T5's tokens, or as a model has them (default: the profile's, or what the file says)",
       ).argParser(option.parseT5Length),
     )
     .addOption(number('--tile <pixels>', 'side of the tiles that are decoded (default: 1024)', pixels));
@@ -134,17 +202,19 @@ export async function samplingOptions(
   options: ImageCommandOptions,
 ): Promise<GenerateOptions> {
   const { size, steps, sampler, schedule, guidance, cfg, noise, strength, dialect, t5Length, tile } = options;
+  const { profile, preset, shift, clipSkip, slg: skipLayers } = options;
   if (strength !== undefined && options.image === undefined)
     throw wrong('--strength', 'needs a picture to start from: --image FILE');
   if (strength !== undefined && !(strength > 0 && strength <= 1))
     throw wrong('--strength', `expected more than 0, up to 1, got ${strength}`);
-  if (options.negative !== undefined && (cfg === undefined || cfg === 1))
+  if (options.negative !== undefined && cfg === 1)
     throw wrong('--negative', 'has no effect at --cfg 1: give --cfg 2, for example');
   return {
     signal,
     width: size?.width ?? options.width,
     height: size?.height ?? options.height,
     ...{ steps, sampler, schedule, guidance, cfg, noise, strength, dialect, t5Length, tile },
+    ...{ profile, preset, shift, clipSkip, skipLayers },
     negativePrompt: options.negative,
     image: options.image === undefined ? undefined : await readPicture(options.image),
   };
@@ -167,11 +237,24 @@ export function encoderSettings(
   };
 }
 
-/** --config is for these: without a slot, for the transformer. */
-export const CONFIG_SLOTS: readonly Slot[] = ['transformer', 'clip_l', 't5'];
+/** --config is for these: without a slot, for the denoiser. */
+export const CONFIG_SLOTS: readonly Slot[] = [...DENOISER_SLOTS, ...ENCODER_SLOTS];
 
-export const transformerConfig = ({ config }: Pick<ImageCommandOptions, 'config'>) =>
-  config?.slots.get('transformer') ?? config?.all;
+export const denoiserConfig = ({ config }: Pick<ImageCommandOptions, 'config'>) => denoiserValue(config);
+
+/** Of the denoiser, which people call by what it is. */
+export const denoiserValue = <T>(values: option.PerSlot<T> | undefined): T | undefined =>
+  DENOISER_SLOTS.map((slot) => values?.slots.get(slot)).find((value) => value !== undefined) ?? values?.all;
+
+/** --slg */
+type SkipLayersFlag = NonNullable<GenerateOptions['skipLayers']>;
+
+function parseSkipLayers(text: string): SkipLayersFlag {
+  const [, scale, layers] = /^([^:]+)(?::(\d+(?:,\d+)*))?$/.exec(text.trim()) ?? [];
+  if (scale === undefined)
+    throw new InvalidArgumentError(`expected a scale, or a scale and blocks as in 2.5:7,8,9, got "${text}".`);
+  return { scale: decimal(scale), ...(layers && { layers: layers.split(',').map(Number) }) };
+}
 
 /** "768x512", "768×512" or "512". */
 export function parseSize(text: string): PictureSize {

@@ -3,14 +3,15 @@ import { createHash } from 'node:crypto';
 import { createReadStream, statSync } from 'node:fs';
 import { dirname, relative, resolve } from 'node:path';
 import { KotobaError } from '../errors.js';
-import { identify, openModel } from '../formats/index.js';
+import { identify, openModel, type Slot } from '../formats/index.js';
 import { describeDTypes } from '../formats/describe.js';
 import { usedTensors } from '../formats/part.js';
 import type { PartInfo } from '../image/index.js';
-import { IMAGE_PARTS, type ImagePart, type PartFiles } from './image_models.js';
+import type { PipelinePart } from '../pipeline/image_types.js';
+import { IMAGE_PARTS, pipelinePart, type PartFiles } from './image_models.js';
 
 export interface PartReport {
-  readonly slot: ImagePart;
+  readonly slot: Slot;
   /** as given */
   readonly file: string;
   readonly description: string;
@@ -23,9 +24,10 @@ export interface PartReport {
 }
 
 /** What each part ran at. */
-export type Precisions = Readonly<Record<ImagePart, string>>;
+export type Precisions = Readonly<Partial<Record<PipelinePart, string>>>;
 
 export interface PartSource {
+  readonly part: PipelinePart;
   readonly report: Omit<PartReport, 'precision' | 'sha256'>;
   /** file name, with its folder where a folder was given; no more of the path: pictures are shared */
   readonly name: string;
@@ -37,16 +39,22 @@ export interface PartSource {
 export const MOST_HASHED_BYTES = 2_000_000_000;
 
 export const partSources = (files: PartFiles): PartSource[] =>
-  IMAGE_PARTS.map((slot) => partSource(slot, files[slot]));
+  IMAGE_PARTS.flatMap((part) => {
+    const path = files[part];
+    return path === undefined ? [] : [partSource(part, path)];
+  });
 
-export function partSource(slot: ImagePart, path: string): PartSource {
+export function partSource(wanted: PipelinePart, path: string): PartSource {
   const parts = identify(openModel(path));
   const part =
-    parts.find((one) => one.slot === slot) ?? parts.find(({ fits }) => fits.includes(slot)) ?? parts[0]!;
+    parts.find(({ slot }) => pipelinePart(slot) === wanted) ??
+    parts.find(({ fits }) => fits.some((slot) => pipelinePart(slot) === wanted)) ??
+    parts[0]!;
   const used = [...new Set([...usedTensors(part.tensors)].map((tensor) => tensor.path))];
   return {
+    part: wanted,
     report: {
-      slot,
+      slot: wanted === 'denoiser' ? part.slot : wanted,
       file: path,
       description: part.description,
       dtype: describeDTypes(part.tensors),
@@ -86,12 +94,12 @@ async function sha256(path: string, signal: AbortSignal): Promise<string> {
 }
 
 export const partReport = (
-  { report, weights }: PartSource,
+  { part, report, weights }: PartSource,
   precisions: Precisions,
   hashes: Hashes,
 ): PartReport => ({
   ...report,
-  precision: precisions[report.slot],
+  precision: precisions[part]!,
   sha256: weights === undefined ? undefined : hashes.get(weights),
 });
 
@@ -102,8 +110,8 @@ export function partInfos(
   hashes: Hashes,
 ): Record<string, PartInfo> {
   return Object.fromEntries(
-    sources.map(({ report: { slot, dtype }, name, weights }) => {
-      const precision = precisions[slot];
+    sources.map(({ part, report: { slot, dtype }, name, weights }) => {
+      const precision = precisions[part]!;
       const sha256 = weights === undefined ? undefined : hashes.get(weights);
       return [slot, { file: name, precision, dtype, ...(sha256 !== undefined && { sha256 }) }];
     }),

@@ -8,7 +8,7 @@ import type {
   ImageModel,
   PipelineOptions,
 } from '../pipeline/image_types.js';
-import { transformerConfig, type ImageCommandOptions } from './image_options.js';
+import { denoiserConfig, type ImageCommandOptions } from './image_options.js';
 import type { ProgressLine } from './progress.js';
 
 export interface RunningPipeline {
@@ -31,7 +31,7 @@ export async function withPipeline<T>(
     device,
     precision: options.precision,
     residency: options.residency,
-    config: transformerConfig(options),
+    config: denoiserConfig(options),
   });
   return await use({ pipeline, device, loadSeconds: (performance.now() - started) / 1000 });
 }

@@ -39,7 +39,15 @@ export interface GenerationInfo {
   /** which generator drew the noise: cpu (PyTorch, ComfyUI) or philox (CUDA, A1111) */
   readonly noise: string;
   readonly device?: string;
-  /** how prompt weights were read, if they were: a1111, comfyui */
+  /** whose rules the prompt was read by: bfl, comfy, a1111, diffusers */
+  readonly profile?: string;
+  /** of a distilled model: turbo, lightning, … */
+  readonly preset?: string;
+  /** which of CLIP's states, where it was not the model's own: 1 is the last */
+  readonly clipSkip?: number;
+  /** of a flow model's noise levels, where it was not the model's own */
+  readonly shift?: number;
+  /** how prompt weights were read, if not as the profile does: plain, a1111, comfyui */
   readonly dialect?: string;
   /** T5's tokens, where they were not the model's own: 77, sd3 */
   readonly t5Length?: string;
@@ -100,6 +108,7 @@ function infotext(info: GenerationInfo): string {
     ['Size', `${info.width}x${info.height}`],
     ['Model hash', model?.sha256?.slice(0, 10)],
     ['Model', model && modelName(model.file)],
+    ['Clip skip', info.clipSkip],
     ['Denoising strength', info.strength],
     ['RNG', info.noise === 'cpu' ? 'CPU' : undefined], // A1111 names it where it is not the GPU's, Philox
     ...modules.map((part, i): [string, string] => [`Module ${i + 1}`, modelName(part.file)]),
@@ -134,6 +143,7 @@ function fromInfotext(text: string): Partial<GenerationInfo> {
     seed: seedFrom(settings.get('Seed')),
     width: size ? Number(size[1]) : undefined,
     height: size ? Number(size[2]) : undefined,
+    clipSkip: number('Clip skip'),
     strength: number('Denoising strength'),
     noise: { CPU: 'cpu', GPU: 'philox', NV: 'philox' }[settings.get('RNG') ?? 'GPU'],
     parts: partsOf(settings),
@@ -183,6 +193,10 @@ const INFO: Readonly<Record<keyof GenerationInfo, Check>> = {
   strength: isNumber,
   noise: isText,
   device: isText,
+  profile: isText,
+  preset: isText,
+  clipSkip: isCount,
+  shift: isNumber,
   dialect: isText,
   t5Length: isText,
   parts: (value) => isObject(value) && Object.values(value).every(isPart),

@@ -1,7 +1,8 @@
 /** Refuses pictures whose activations cannot fit, before the system's out-of-memory killer ends the process. */
 import { KotobaError } from '../errors.js';
-import type { FluxConfig, VaeConfig } from '../formats/index.js';
+import type { FluxConfig, UnetConfig, VaeConfig } from '../formats/index.js';
 import type { OpPrecision } from '../runtime/ops.js';
+import type { DenoiserPart } from './image_types.js';
 
 const FLOAT = 4;
 
@@ -9,9 +10,31 @@ const FLOAT = 4;
 const innerBytes = (precision: OpPrecision): number =>
   precision === 'fp16' || precision === 'bf16' ? 2 : FLOAT;
 
-/** Of one evaluation of the transformer, bytes: a single block's tensors, the largest moment. */
-export function fluxActivations(
-  { hidden_size, mlp_ratio }: FluxConfig,
+/**
+ * Of one evaluation, bytes: the largest moment.
+ * @param latents pixels of the latents, of all pictures that share the evaluation
+ * @param text    tokens of the text
+ */
+export function denoiserActivations(
+  part: DenoiserPart,
+  latents: number,
+  text: number,
+  precision: OpPrecision,
+): number {
+  if (part.slot === 'unet') return unetActivations(part.config, latents, precision);
+  return transformerActivations(part.config, latents / 4 + text, precision);
+}
+
+/** The finest level's last block: the image and its skip, side by side and apart, a norm of both, and the result. */
+function unetActivations({ widths }: UnetConfig, pixels: number, precision: OpPrecision): number {
+  const finest = widths[0]!;
+  const skip = widths[1] ?? finest;
+  return pixels * (FLOAT * (2 * (finest + skip) + finest) + innerBytes(precision) * (finest + skip));
+}
+
+/** A single block's tensors. */
+function transformerActivations(
+  { hidden_size, mlp_ratio }: Pick<FluxConfig, 'hidden_size' | 'mlp_ratio'>,
   tokens: number,
   precision: OpPrecision,
 ): number {

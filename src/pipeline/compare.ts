@@ -11,15 +11,16 @@ import {
   type PictureDistance,
 } from '../image/index.js';
 import { seedNoise, type SeedNoise } from './compare_noise.js';
-import type {
-  Conditioning,
-  EncoderChoice,
-  EncodePromptJob,
-  EncoderSlot,
-  GenerateJob,
-  GenerateOptions,
-  GenerateProgress,
-  GenerateResult,
+import {
+  ENCODER_SLOTS,
+  type Conditioning,
+  type EncodePromptJob,
+  type EncoderChoice,
+  type EncoderSlot,
+  type GenerateJob,
+  type GenerateOptions,
+  type GenerateProgress,
+  type GenerateResult,
 } from './image_types.js';
 import { Job } from './job.js';
 
@@ -43,13 +44,11 @@ export interface CompareOptions extends Omit<GenerateOptions, 'seed' | 'count' |
   readonly seedNoise?: 'measure' | 'given' | undefined;
 }
 
-/** How far two conditionings are from each other; null where their lengths differ, so that nothing can be said. */
-export interface ConditioningDistance {
-  /** T5's last state */
-  readonly t5: EmbeddingDistance | null;
-  /** CLIP-L's pooled vector, as a single token */
-  readonly clip_l: EmbeddingDistance | null;
-}
+/**
+ * How far the encoders' states are from those of the reference, by encoder; null where their lengths differ, so that
+ * nothing can be said. A pooled vector counts as a single token.
+ */
+export type ConditioningDistance = Readonly<Partial<Record<EncoderSlot, EmbeddingDistance | null>>>;
 
 export interface CompareCell {
   readonly column: number;
@@ -66,7 +65,17 @@ export interface CompareCell {
 /** Everything that a GenerateResult says about how, which is the same for every cell. */
 export type CompareSettings = Pick<
   GenerateResult,
-  'width' | 'height' | 'steps' | 'sampler' | 'schedule' | 'sigmas' | 'guidance' | 'cfg'
+  | 'width'
+  | 'height'
+  | 'profile'
+  | 'preset'
+  | 'steps'
+  | 'sampler'
+  | 'schedule'
+  | 'sigmas'
+  | 'guidance'
+  | 'cfg'
+  | 'noise'
 >;
 
 export interface CompareResult {
@@ -232,25 +241,26 @@ class Album {
   }
 
   async finish(seconds: number): Promise<CompareResult> {
-    const noise: (SeedNoise | null)[] = [];
+    const ofSeeds: (SeedNoise | null)[] = [];
     for (const i of this.#prompts.keys())
-      noise.push(await seedNoise(this.#pictures.map((ofColumn) => ofColumn[i]!)));
+      ofSeeds.push(await seedNoise(this.#pictures.map((ofColumn) => ofColumn[i]!)));
     const rows = this.#prompts.flatMap((prompt, p) =>
       this.#seeds.map((seed, s) => ({
         prompt,
         seed,
-        cells: this.#columns.map((_, column) => this.#cell({ column, prompt: p, seed: s }, noise[p]!)),
+        cells: this.#columns.map((_, column) => this.#cell({ column, prompt: p, seed: s }, ofSeeds[p]!)),
       })),
     );
-    const { width, height, steps, sampler, schedule, sigmas, guidance, cfg } = this.#results[0]!;
+    const { width, height, profile, preset, steps, sampler, schedule, sigmas, guidance, cfg, noise } =
+      this.#results[0]!;
     return {
       columns: this.#columns.map(({ label }, i) => {
         const { encoders, precisions } = this.#results[i]!;
         return { label, encoders, precisions };
       }),
       rows,
-      seedNoise: noise,
-      settings: { width, height, steps, sampler, schedule, sigmas, guidance, cfg },
+      seedNoise: ofSeeds,
+      settings: { width, height, profile, preset, steps, sampler, schedule, sigmas, guidance, cfg, noise },
       encodes: this.encodes,
       pictures: this.#count,
       seconds,
@@ -278,10 +288,12 @@ const isWithin = (distance: PictureDistance, noise: PictureDistance): boolean =>
   distance.mae <= noise.mae && distance.psnr >= noise.psnr && distance.ssim >= noise.ssim;
 
 function conditioningDistance(a: Conditioning, b: Conditioning): ConditioningDistance {
-  const width = b.hidden.length / b.tokens;
-  return {
-    t5: a.hidden.length === b.hidden.length ? embeddingDistance(a.hidden, b.hidden, width) : null,
-    clip_l:
-      a.pooled.length === b.pooled.length ? embeddingDistance(a.pooled, b.pooled, b.pooled.length) : null,
-  };
+  const slots = ENCODER_SLOTS.filter((slot) => b.states[slot]);
+  return Object.fromEntries(
+    slots.map((slot) => {
+      const [own, reference] = [a.states[slot], b.states[slot]!];
+      const isComparable = own?.values.length === reference.values.length;
+      return [slot, isComparable ? embeddingDistance(own.values, reference.values, reference.width) : null];
+    }),
+  );
 }

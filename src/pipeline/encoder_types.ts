@@ -37,6 +37,8 @@ export interface EncodeOptions {
   signal?: AbortSignal | undefined;
   /** How `(word:1.2)` is read; default `plain`: not at all. */
   dialect?: PromptDialect | undefined;
+  /** Whether the dialect's weights are applied (default), or only taken out of the text. */
+  weighting?: 'applied' | 'none' | undefined;
   /** Padding, length, truncation, chunks; defaults of the family (chunkLayout). */
   layout?: (Partial<ChunkLayout> & { t5Length?: T5Length }) | undefined;
   /** 1 (default): the last layer's state; 2: the one before, and so on. */

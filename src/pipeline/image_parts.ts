@@ -1,23 +1,22 @@
 /** The files of an image model, opened, and checked against each other. */
 import { KotobaError } from '../errors.js';
-import {
-  openModel,
-  selectPart,
-  vaeOfFamily,
-  type FluxPart,
-  type Part,
-  type Slot,
-  type VaePart,
-} from '../formats/index.js';
+import { identify, openModel, selectPart, vaeOfFamily, type Slot, type VaePart } from '../formats/index.js';
 import type { Device } from '../runtime/device.js';
 import type { OpPrecision } from '../runtime/ops.js';
+import { latentChannels } from './denoisers.js';
 import { requireEncoders, type EncoderParts } from './encoder_widths.js';
-import type { EncoderChoices, EncoderSlot, ImageModel, PipelineOptions } from './image_types.js';
+import type {
+  DenoiserPart,
+  EncoderChoices,
+  EncoderSlot,
+  ImageModel,
+  PipelineOptions,
+} from './image_types.js';
 import { resolvePrecision } from './precision.js';
-import { SIDE_UNIT, isSide } from './request.js';
+import { TRANSFORMER_UNIT, isSide, latentFactor, sideUnit } from './request.js';
 
 export interface ImageParts {
-  readonly transformer: FluxPart;
+  readonly denoiser: DenoiserPart;
   readonly vae: VaePart;
   readonly encoders: EncoderParts;
   /** Of all parts, encoders included. */
@@ -26,71 +25,91 @@ export interface ImageParts {
 
 /** @throws KotobaError ERR_FILE_*, ERR_FORMAT_*, ERR_MODEL_*: what is wrong with which file, and what would fit */
 export function openParts(model: ImageModel, { config }: PipelineOptions): ImageParts {
-  const transformer = openPart(model.transformer, 'transformer', config);
-  if (transformer.family !== 'flux' || transformer.slot !== 'transformer')
-    throw new KotobaError(
-      'ERR_MODEL_SLOT',
-      `${model.transformer}: expected a Flux.1 transformer, got ${transformer.description}`,
-    );
-  const vae = fluxVae(model.vae);
-  const latents = transformer.config.in_channels / 4;
-  if (vae.config.z_channels !== latents)
-    throw new KotobaError(
-      'ERR_MODEL_SLOT',
-      `${model.vae}: expected an autoencoder of ${latents} latent channels, which ${model.transformer} was made for, ` +
-        `got ${vae.config.z_channels}: take the ae.safetensors of Flux.1`,
-    );
-  requirePictures(vae);
-  const encoders = requireEncoders(model.encoders, transformer);
-  const all = [transformer, vae, ...Object.values(encoders)];
-  return { transformer, vae, encoders, bytes: all.reduce((sum, part) => sum + part.bytesRead, 0) };
+  const denoiser = openDenoiser(model.denoiser, config);
+  const vae = openVae(model.vae, denoiser);
+  requirePictures(vae, denoiser);
+  const encoders = requireEncoders(model.encoders, denoiser);
+  const all = [denoiser, vae, ...Object.values(encoders)];
+  return { denoiser, vae, encoders, bytes: all.reduce((sum, part) => sum + part.bytesRead, 0) };
 }
 
-function fluxVae(path: string): VaePart {
-  const part = openPart(path, 'vae');
-  const vae = part.slot === 'vae' ? vaeOfFamily(part, 'flux') : undefined;
-  if (vae) return vae;
+/** How each family's autoencoder is called. */
+const VAE_NAMES: Readonly<Record<DenoiserPart['family'], string>> = {
+  sd1: 'SD1',
+  sd2: 'SD2',
+  sdxl: 'SDXL',
+  sd3: 'SD3',
+  flux: 'Flux.1 (ae.safetensors)',
+};
+
+/** @throws KotobaError ERR_MODEL_SLOT for a file without a denoiser */
+export function openDenoiser(path: string, config?: Readonly<Record<string, unknown>>): DenoiserPart {
+  const model = openModel(path);
+  const slots: readonly Slot[] = ['unet', 'transformer'];
+  const found = identify(model).find(({ slot }) => slots.includes(slot));
+  const slot = found?.slot ?? 'transformer';
+  const part = found ? selectPart(model, { slot, ...(config && { config }) }) : selectPart(model);
+  if (part.slot === 'unet' || part.slot === 'transformer') return part;
   throw new KotobaError(
     'ERR_MODEL_SLOT',
-    `${path}: expected the autoencoder of Flux.1 (ae.safetensors), got ${part.description}`,
+    `${path}: expected a UNet, an SD3 or a Flux.1 transformer, got ${part.description}`,
   );
 }
 
-/** Sides of pictures are counted in patches of two latents, and pictures have three colours. */
-function requirePictures({ path, config }: VaePart): void {
-  const { ch_mult, in_channels, out_ch, resolution } = config;
-  const factor = 2 ** (ch_mult.length - 1);
-  if (SIDE_UNIT % (2 * factor) !== 0)
+function openVae(path: string, denoiser: DenoiserPart): VaePart {
+  const part = selectPart(openModel(path), { slot: 'vae' });
+  const vae = part.slot === 'vae' ? vaeOfFamily(part, denoiser.family) : undefined;
+  const name = VAE_NAMES[denoiser.family];
+  if (!vae)
     throw new KotobaError(
       'ERR_MODEL_SLOT',
-      `${path}: expected an autoencoder of at most ${SIDE_UNIT / 2} pixels a latent, as Flux.1 has, got ${factor}`,
+      `${path}: expected the autoencoder of ${name}, got ${part.description}`,
+    );
+  const latents = latentChannels(denoiser);
+  if (vae.config.z_channels === latents) return vae;
+  throw new KotobaError(
+    'ERR_MODEL_SLOT',
+    `${path}: expected an autoencoder of ${latents} latent channels, which ${denoiser.path} was made for, ` +
+      `got ${vae.config.z_channels}: take that of ${name}`,
+  );
+}
+
+/** Pictures have three colours, and sides that both networks can halve. */
+function requirePictures(vae: VaePart, denoiser: DenoiserPart): void {
+  const { path, config } = vae;
+  const { in_channels, out_ch, resolution } = config;
+  const factor = latentFactor(vae);
+  if (denoiser.slot === 'transformer' && TRANSFORMER_UNIT % (2 * factor) !== 0)
+    throw new KotobaError(
+      'ERR_MODEL_SLOT',
+      `${path}: expected an autoencoder of at most ${TRANSFORMER_UNIT / 2} pixels a latent, got ${factor}`,
     );
   if (in_channels !== 3 || out_ch !== 3)
     throw new KotobaError(
       'ERR_MODEL_SLOT',
       `${path}: expected an autoencoder of three colours, got ${in_channels} in and ${out_ch} out`,
     );
-  if (resolution !== undefined && !isSide(resolution))
+  const unit = sideUnit({ denoiser, vae });
+  if (resolution !== undefined && !isSide(resolution, unit))
     throw new KotobaError(
       'ERR_MODEL_CONFIG',
-      `${path}: its config says resolution ${resolution}, expected a multiple of ${SIDE_UNIT} pixels that a picture can have`,
+      `${path}: its config says resolution ${resolution}, expected a multiple of ${unit} pixels that a picture can have`,
     );
-}
-
-function openPart(path: string, slot: Slot, config?: Readonly<Record<string, unknown>>): Part {
-  return selectPart(openModel(path), { slot, ...(config && { config }) });
 }
 
 /** What the parts run at. @throws KotobaError ERR_ARGUMENT for a precision that the device does not have */
 export function partPrecisions(
   { precision }: PipelineOptions,
-  { transformer, vae }: ImageParts,
+  { denoiser, vae }: Pick<ImageParts, 'denoiser' | 'vae'>,
   device: Device,
-): Readonly<Record<'transformer' | 'vae', OpPrecision>> {
-  const wanted = typeof precision === 'object' ? precision : { transformer: precision, vae: precision };
+): Readonly<Record<'denoiser' | 'vae', OpPrecision>> {
+  const wanted = typeof precision === 'object' ? precision : { denoiser: precision, vae: precision };
+  const ofVae = resolvePrecision(wanted.vae, vae, device);
+  const isAuto = wanted.vae === undefined || wanted.vae === 'auto';
   return {
-    transformer: resolvePrecision(wanted.transformer, transformer, device),
-    vae: resolvePrecision(wanted.vae, vae, device),
+    denoiser: resolvePrecision(wanted.denoiser, denoiser, device),
+    // The decoder of SDXL passes the largest FP16 number in its last levels, whatever its weights are stored in.
+    vae: isAuto && denoiser.family === 'sdxl' && ofVae === 'fp16' ? 'fp32' : ofVae,
   };
 }
 
@@ -99,10 +118,13 @@ export const encoderPrecisions = (
   choices: EncoderChoices,
   parts: EncoderParts,
   device: Device,
-): Readonly<Record<EncoderSlot, OpPrecision>> => ({
-  clip_l: resolvePrecision(choices.clip_l.precision, parts.clip_l, device),
-  t5: resolvePrecision(choices.t5.precision, parts.t5, device),
-});
+): Readonly<Partial<Record<EncoderSlot, OpPrecision>>> =>
+  Object.fromEntries(
+    Object.entries(parts).map(([slot, part]) => [
+      slot,
+      resolvePrecision(choices[slot as EncoderSlot]?.precision, part, device),
+    ]),
+  );
 
 /** What `auto` comes to. @throws KotobaError ERR_ARGUMENT */
 export function residency(

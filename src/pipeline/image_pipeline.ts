@@ -1,39 +1,43 @@
 /** From words to pictures: text encoders, transformer, autoencoder. The library's class for images. */
-import { fluxModel, type FluxModel } from '../diffusion/flux_model.js';
 import { KotobaError } from '../errors.js';
-import type { FluxPart } from '../formats/index.js';
 import { coverPicture, pictureFromValues, valuesFromPicture, type Picture } from '../image/index.js';
 import type { Device } from '../runtime/device.js';
-import { Ops, type OpPrecision } from '../runtime/ops.js';
-import { decoderActivations, fluxActivations, requireMemory } from './activation_memory.js';
+import { Ops } from '../runtime/ops.js';
+import { decoderActivations, denoiserActivations, requireMemory } from './activation_memory.js';
 import { Autoencoder } from './autoencoder.js';
 import { Conditioner } from './conditioner.js';
 import { openDevice } from './device_choice.js';
+import type { Denoiser } from './denoiser.js';
+import { loadDenoiser } from './denoisers.js';
 import { replaysOn } from './encode_runner.js';
 import { requireEncoders } from './encoder_widths.js';
-import { encodeFluxText, textTokens, type FluxText } from './flux_text.js';
-import { sampleFlux, type FluxTask } from './flux_sampler.js';
+import { encodeText, textTokens, type PromptText } from './family_text.js';
 import {
   EncodePromptJob,
   GenerateJob,
+  type Conditioning,
+  type DenoiserPart,
   type EncoderChoices,
   type GenerateOptions,
   type GenerateProgress,
   type GenerateResult,
   type ImageModel,
   type PipelineOptions,
-  type PipelinePart,
+  type Precisions,
 } from './image_types.js';
 import { encoderPrecisions, openParts, partPrecisions, residency, type ImageParts } from './image_parts.js';
 import { NetworkSlot } from './network_slot.js';
 import { previewOf } from './preview.js';
-import { SIDE_UNIT, resolveRequest, type Request } from './request.js';
+import { presetFor } from './presets.js';
+import { resolveRequest, usualSide, type Request } from './request.js';
+import { sampleLatents, type SampleTask, type TextConditions } from './sampler.js';
+import { withSizes } from './size_conditioning.js';
 import type { Planes } from './tiles.js';
 
 /** Tokens of pictures that share passes over the weights: more would win little and cost memory. */
 const BATCH_TOKENS = 4096;
-/** Where neither file tells what size the model was trained on, pixels. */
-const USUAL_SIDE = 1024;
+/** Pixels of a token: a patch of 2 × 2 latents, and what a UNet's first attention has at half its size. */
+const TOKEN_PIXELS = 16 ** 2;
 
 type Report = (progress: GenerateProgress) => void;
 
@@ -41,13 +45,13 @@ export class ImagePipeline implements AsyncDisposable {
   readonly model: ImageModel;
   readonly device: Device;
   /** What each part runs at, the model's own encoders among them. */
-  readonly precisions: Readonly<Record<PipelinePart, OpPrecision>>;
-  readonly transformer: FluxPart;
+  readonly precisions: Precisions;
+  readonly denoiser: DenoiserPart;
   readonly autoencoder: Autoencoder;
   readonly residency: 'lean' | 'keep';
-  readonly #ops: Readonly<Record<'transformer' | 'vae', Ops>>;
+  readonly #ops: Readonly<Record<'denoiser' | 'vae', Ops>>;
   readonly #replays: boolean;
-  readonly #flux: NetworkSlot<FluxModel>;
+  readonly #network: NetworkSlot<Denoiser>;
   readonly #conditioner: Conditioner;
   readonly #ownsDevice: boolean;
   #lastRequest: Promise<unknown> = Promise.resolve();
@@ -61,13 +65,13 @@ export class ImagePipeline implements AsyncDisposable {
       ...partPrecisions(options, parts, device),
       ...encoderPrecisions(model.encoders, parts.encoders, device),
     };
-    this.transformer = parts.transformer;
+    this.denoiser = parts.denoiser;
     this.residency = residency(options, parts, device);
-    const { transformer, vae } = this.precisions;
-    this.#ops = { transformer: new Ops(device, transformer), vae: new Ops(device, vae) };
-    this.#replays = replaysOn(this.#ops.transformer, options.replay ?? 'auto');
-    this.#flux = new NetworkSlot(device, parts.transformer, (weights) =>
-      fluxModel(weights, parts.transformer.config),
+    const { denoiser, vae } = this.precisions;
+    this.#ops = { denoiser: new Ops(device, denoiser), vae: new Ops(device, vae) };
+    this.#replays = replaysOn(this.#ops.denoiser, options.replay ?? 'auto');
+    this.#network = new NetworkSlot(device, parts.denoiser, (weights) =>
+      loadDenoiser(weights, parts.denoiser),
     );
     this.autoencoder = new Autoencoder(device, parts.vae);
     this.#conditioner = new Conditioner(device, this.residency);
@@ -90,7 +94,11 @@ export class ImagePipeline implements AsyncDisposable {
 
   /** Side of the square pictures the model was trained on, pixels. */
   get side(): number {
-    return this.autoencoder.part.config.resolution ?? USUAL_SIDE;
+    return usualSide(this.#parts, presetFor(this.denoiser).preset);
+  }
+
+  get #parts() {
+    return { denoiser: this.denoiser, vae: this.autoencoder.part };
   }
 
   /**
@@ -100,9 +108,9 @@ export class ImagePipeline implements AsyncDisposable {
    */
   generate(prompt: string, options: GenerateOptions = {}): GenerateJob {
     return new GenerateJob(async (report) => {
-      const request = resolveRequest(options, this.transformer.config, this.side);
+      const request = resolveRequest(options, this.#parts);
       const chosen = this.#encodersFor(options);
-      this.#requireMemory(request, options);
+      this.#requireMemory(request, options, chosen.encoders);
       return await this.#inTurn(prompt, () => this.#generate(prompt, options, request, chosen, report));
     });
   }
@@ -117,7 +125,8 @@ export class ImagePipeline implements AsyncDisposable {
       const { encoders } = this.#encodersFor(options);
       return await this.#inTurn(prompt, async () => {
         const before = this.#conditioner.encodes;
-        const texts = await this.#encode(prompt, options, encoders, report);
+        const { cfg } = resolveRequest(options, this.#parts);
+        const texts = await this.#encode(prompt, options, encoders, cfg, report);
         return { ...texts, encodes: this.#conditioner.encodes - before };
       });
     });
@@ -126,7 +135,7 @@ export class ImagePipeline implements AsyncDisposable {
   /** Unloads every part; the next request loads what it needs. Encodings stay cached. */
   async release(): Promise<void> {
     await this.#conditioner.release();
-    this.#flux.release();
+    this.#network.release();
     this.autoencoder.release();
   }
 
@@ -156,17 +165,20 @@ export class ImagePipeline implements AsyncDisposable {
   ): Promise<GenerateResult> {
     const encodesBefore = this.#conditioner.encodes;
     const clock = new Clock();
-    const texts = await this.#phase(this.#conditioner, () => this.#encode(prompt, options, encoders, report));
+    const texts = await this.#phase(this.#conditioner, () =>
+      this.#encode(prompt, options, encoders, request.cfg, report),
+    );
     const encode = clock.lap();
-    const latents = await this.#phase(this.#flux, () => this.#sample(request, options, texts, report));
+    const latents = await this.#phase(this.#network, () => this.#sample(request, options, texts, report));
     const sample = clock.lap();
     const pictures = await this.#phase(this.autoencoder, () =>
       this.#decode(latents, request, options, report),
     );
-    const { width, height, steps, sampler, schedule, sigmas, guidance, cfg, seeds } = request;
+    const { width, height, profile, preset, steps, sampler, schedule, sigmas, guidance, cfg, noise } =
+      request;
     return {
-      pictures: pictures.map((picture, i) => ({ picture, seed: seeds[i]! })),
-      ...{ width, height, steps, sampler, schedule, sigmas, guidance, cfg },
+      pictures: pictures.map((picture, i) => ({ picture, seed: request.seeds[i]! })),
+      ...{ width, height, profile, preset, steps, sampler, schedule, sigmas, guidance, cfg, noise },
       encoders,
       precisions,
       conditioning: texts.conditioning,
@@ -188,21 +200,19 @@ export class ImagePipeline implements AsyncDisposable {
   #encodersFor({ encoders: replaced }: GenerateOptions): ChosenEncoders {
     const { precisions } = this;
     if (!replaced) return { encoders: this.model.encoders, precisions };
-    const encoders = {
-      clip_l: replaced.clip_l ?? this.model.encoders.clip_l,
-      t5: replaced.t5 ?? this.model.encoders.t5,
-    };
-    const parts = requireEncoders(encoders, this.transformer);
+    const encoders = { ...this.model.encoders, ...replaced };
+    const parts = requireEncoders(encoders, this.denoiser);
     return { encoders, precisions: { ...precisions, ...encoderPrecisions(encoders, parts, this.device) } };
   }
 
-  #requireMemory({ width, height, tile }: Request, { t5Length }: GenerateOptions): void {
-    const text = t5Length?.minLength ?? textTokens(this.transformer.config);
-    const tokens = text + (width / SIDE_UNIT) * (height / SIDE_UNIT);
+  #requireMemory({ width, height, tile }: Request, options: GenerateOptions, encoders: EncoderChoices): void {
+    const { denoiser, autoencoder, precisions } = this;
+    const text = textTokens({ denoiser, options, encoders });
+    const latents = (width / autoencoder.factor) * (height / autoencoder.factor);
     const pixels = Math.min(width, tile) * Math.min(height, tile);
     const needs = {
-      sampling: fluxActivations(this.transformer.config, tokens, this.precisions.transformer),
-      decoding: decoderActivations(this.autoencoder.part.config, pixels, this.precisions.vae),
+      sampling: denoiserActivations(denoiser, latents, text, precisions.denoiser),
+      decoding: decoderActivations(autoencoder.part.config, pixels, precisions.vae),
     };
     requireMemory(needs, this.device.memory);
   }
@@ -211,33 +221,45 @@ export class ImagePipeline implements AsyncDisposable {
     prompt: string,
     options: GenerateOptions,
     encoders: EncoderChoices,
+    cfg: number,
     report: Report,
-  ): Promise<FluxText> {
-    const { config } = this.transformer;
-    return encodeFluxText(prompt, { conditioner: this.#conditioner, encoders, config, options, report });
+  ): Promise<PromptText> {
+    const { denoiser } = this;
+    return encodeText(prompt, { conditioner: this.#conditioner, encoders, denoiser, options, cfg, report });
+  }
+
+  /** What the network is given of a text. */
+  #conditions(text: Conditioning, request: Request, of: 'prompt' | 'negative'): TextConditions {
+    const { denoiser } = this;
+    const { hidden, pooled } = text;
+    if (denoiser.slot !== 'unet' || !pooled) return { hidden, pooled };
+    return { hidden, pooled: withSizes(pooled, denoiser.config, request, of) };
   }
 
   async #sample(
     request: Request,
     options: GenerateOptions,
-    text: FluxText,
+    text: PromptText,
     report: Report,
   ): Promise<Planes[]> {
     const { signal } = options;
     const start = options.image && (await this.#start(options.image, request, signal));
-    const tokens = (request.width / SIDE_UNIT) * (request.height / SIDE_UNIT);
+    const tokens = (request.width * request.height) / TOKEN_PIXELS;
+    const conditioning = this.#conditions(text.conditioning, request, 'prompt');
+    const negative = text.negative && this.#conditions(text.negative, request, 'negative');
     const together = Math.max(1, Math.floor(BATCH_TOKENS / tokens));
     const latents: Planes[] = [];
     for (let i = 0; i < request.seeds.length; i += together) {
       const seeds = request.seeds.slice(i, i + together);
       const job = async (): Promise<Planes[]> => {
-        const model = await this.#flux.get();
-        const task = { ...text, request, seeds, start, signal, model, replays: this.#replays };
+        const network = await this.#network.get();
+        const texts = { conditioning, negative };
+        const task = { ...texts, request, seeds, start, signal, network, replays: this.#replays };
         try {
-          const ops = this.#ops.transformer;
-          return await sampleFlux(ops, { ...task, ...this.#watchSampling(options, task, report) });
+          const ops = this.#ops.denoiser;
+          return await sampleLatents(ops, { ...task, ...this.#watchSampling(options, task, report) });
         } finally {
-          this.#flux.requireIntact(); // outranks what the missing bytes led to
+          this.#network.requireIntact(); // outranks what the missing bytes led to
         }
       };
       latents.push(...(await this.device.run(job, signal)));
@@ -249,7 +271,7 @@ export class ImagePipeline implements AsyncDisposable {
     options: GenerateOptions,
     { request, seeds }: { readonly request: Request; readonly seeds: readonly bigint[] },
     report: Report,
-  ): Pick<FluxTask, 'factor' | 'onBlock' | 'afterBlock' | 'onStep'> {
+  ): Pick<SampleTask, 'factor' | 'onBlock' | 'afterBlock' | 'onStep'> {
     const { steps } = request;
     const batches = request.seeds.length;
     const first = request.seeds.indexOf(seeds[0]!);
@@ -269,7 +291,7 @@ export class ImagePipeline implements AsyncDisposable {
       report({ phase: 'sample', done: step + 1, total: steps, detail: detail(step), preview });
     };
     const afterBlock =
-      this.residency === 'lean' ? (name: string) => this.#flux.forget(`${name}.`) : undefined;
+      this.residency === 'lean' ? (name: string) => this.#network.forget(`${name}.`) : undefined;
     return { factor: this.autoencoder.factor, onBlock, afterBlock, onStep };
   }
 

@@ -1,4 +1,5 @@
 /** What callers give an ImagePipeline and get from it. */
+import type { FluxPart, MmditPart, Slot, UnetPart } from '../formats/index.js';
 import type { Picture } from '../image/index.js';
 import type { OpPrecision } from '../runtime/ops.js';
 import type { PromptDialect, T5Length, ChunkLayout } from '../text/index.js';
@@ -7,10 +8,26 @@ import type { Replay } from './encode_runner.js';
 import { Job } from './job.js';
 import type { Precision } from './precision.js';
 
-/** The text encoders that a pipeline conditions on. */
-export type EncoderSlot = 'clip_l' | 't5';
+/** The text encoders that pipelines condition on; which of them is the family's matter. */
+export const ENCODER_SLOTS = ['clip_l', 'clip_g', 'clip_h', 't5'] as const satisfies readonly Slot[];
+export type EncoderSlot = (typeof ENCODER_SLOTS)[number];
 
-export type PipelinePart = EncoderSlot | 'transformer' | 'vae';
+/** The network that pictures are sampled from: a UNet (SD1, SD2, SDXL), an MMDiT (SD3, SD3.5) or a Flux transformer. */
+export type DenoiserPart = UnetPart | MmditPart | FluxPart;
+
+export type PipelinePart = EncoderSlot | 'denoiser' | 'vae';
+
+/** What each part runs at; encoders where the model has them. */
+export type Precisions = Readonly<
+  Record<'denoiser' | 'vae', OpPrecision> & Partial<Record<EncoderSlot, OpPrecision>>
+>;
+
+/**
+ * Whose rules a prompt is read by: lengths, padding, chunks, weights, what an empty negative prompt is, and which noise a
+ * seed stands for. `bfl`: Black Forest Labs' and Stability AI's own code.
+ */
+export const PROFILES = ['bfl', 'comfy', 'a1111', 'diffusers'] as const;
+export type Profile = (typeof PROFILES)[number];
 
 /** A text encoder: which file, and how to run it. */
 export interface EncoderChoice {
@@ -24,27 +41,29 @@ export interface EncoderChoice {
   readonly config?: Readonly<Record<string, unknown>> | undefined;
 }
 
-export type EncoderChoices = Readonly<Record<EncoderSlot, EncoderChoice>>;
+/** Those of the family: SD1 clip_l; SD2 clip_h; SDXL clip_l and clip_g; SD3 both and, if wanted, t5; Flux clip_l and t5. */
+export type EncoderChoices = Readonly<Partial<Record<EncoderSlot, EncoderChoice>>>;
 
 /** The files of an image model, one for each part. Several may name the same all-in-one file. */
 export interface ImageModel {
-  readonly transformer: string;
+  /** a UNet, an MMDiT or a Flux transformer, or a checkpoint with one in it */
+  readonly denoiser: string;
   readonly vae: string;
   readonly encoders: EncoderChoices;
 }
 
 /**
  * Which parts stay loaded between the phases of a request and between requests. `lean`: each part is released as soon
- * as it has done its work, and each of the transformer's blocks gives its pages of the file back once it has run, so that
+ * as it has done its work, and each of the denoiser's blocks gives its pages of the file back once it has run, so that
  * the peak is the largest part at most. `keep`: all stay. `auto`: `keep` if all weights fit
  * into half of the device's memory.
  */
 export type Residency = 'auto' | 'lean' | 'keep';
 
 export interface PipelineOptions extends DeviceChoice {
-  /** Of the transformer and the autoencoder, or of each. Default `auto`. */
+  /** Of the denoiser and the autoencoder, or of each. Default `auto`. */
   readonly precision?:
-    Precision | Readonly<Partial<Record<'transformer' | 'vae', Precision | undefined>>> | undefined;
+    Precision | Readonly<Partial<Record<'denoiser' | 'vae', Precision | undefined>>> | undefined;
   /** Default `auto`. */
   readonly residency?: Residency | undefined;
   /**
@@ -52,31 +71,41 @@ export interface PipelineOptions extends DeviceChoice {
    * GPUs.
    */
   readonly replay?: Replay | undefined;
-  /** Keys that the transformer's file does not tell, in the reference's names (`num_heads`, `axes_dim`, …). */
+  /** Keys that the denoiser's file does not tell, in the reference's names (`num_heads`, `axes_dim`, …). */
   readonly config?: Readonly<Record<string, unknown>> | undefined;
 }
 
 export interface GenerateOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Pixels, multiples of 16. Default: what the model was trained on. */
+  /** Pixels, multiples of 16 (UNets: of 64). Default: what the model was trained on. */
   readonly width?: number | undefined;
   readonly height?: number | undefined;
-  /** Default: 4 for schnell, 28 for dev. */
+  /** Whose rules the prompt is read by. Default: `bfl` for Flux, else `comfy`. */
+  readonly profile?: Profile | undefined;
+  /** How a distilled model wants to be sampled: a name of PRESETS. Default: by the file's name. */
+  readonly preset?: string | undefined;
+  /** Default: the preset's. */
   readonly steps?: number | undefined;
   /** Of the first picture; picture i takes seed + i. 0 … 2^64 − 1; default: random. */
   readonly seed?: number | bigint | undefined;
   /** Pictures of this prompt. Default 1. */
   readonly count?: number | undefined;
-  /** A name of SOLVERS. Default `euler`. */
+  /** A name of SOLVERS. Default: the preset's. */
   readonly sampler?: string | undefined;
-  /** A name of SCHEDULES, or `flux`: shifted by the picture's size for dev, not at all for schnell (default). */
+  /** A name of SCHEDULES. Default: the preset's; Flux's is shifted by the picture's size for dev, not at all for schnell. */
   readonly schedule?: string | undefined;
-  /** Distilled guidance of Flux.1 dev; ignored by schnell. Default 3.5. */
+  /** Of the noise levels of SD3 (default 3) and Flux (default: by the picture's size): how much time is spent at high noise. */
+  readonly shift?: number | undefined;
+  /** Distilled guidance of Flux.1 dev; ignored by the others. Default 3.5. */
   readonly guidance?: number | undefined;
-  /** Classifier-free guidance (arXiv:2207.12598) against the negative prompt. Default 1: none. */
+  /** Classifier-free guidance (arXiv:2207.12598) against the negative prompt; 1: none. Default: the preset's. */
   readonly cfg?: number | undefined;
   readonly negativePrompt?: string | undefined;
-  /** Whose random numbers: PyTorch's CPU generator (ComfyUI, BFL) or CUDA's Philox (A1111). Default `torch`. */
+  /** Skip-layer guidance of SD3.5 Medium, beside `cfg`. Default: none. */
+  readonly skipLayers?: SkipLayers | undefined;
+  /** Which CLIP state is the conditioning, as A1111 counts: 1 is the last layer's. Default: what the family was trained on. */
+  readonly clipSkip?: number | undefined;
+  /** Whose random numbers: PyTorch's CPU generator (ComfyUI, BFL) or CUDA's Philox (A1111). Default: the profile's. */
   readonly noise?: 'torch' | 'philox' | undefined;
   /** Image-to-image: where to start from; resized and cropped to width × height. */
   readonly image?: Picture | undefined;
@@ -84,9 +113,9 @@ export interface GenerateOptions {
   readonly strength?: number | undefined;
   /** Encoders for this request only; the others, and everything else, stay as loaded. */
   readonly encoders?: Partial<Record<EncoderSlot, EncoderChoice>> | undefined;
-  /** How `(word:1.2)` is read; default `plain`: not at all. */
+  /** How `(word:1.2)` is read; default: the profile's, `plain` (not at all) for bfl and diffusers. */
   readonly dialect?: PromptDialect | undefined;
-  /** T5's padding and length; default: the model's (256 schnell, 512 dev). */
+  /** T5's padding and length; default: the profile's. */
   readonly t5Length?: (Partial<ChunkLayout> & { t5Length?: T5Length }) | undefined;
   /** Side of the autoencoder's tiles, pixels; default 1024. Larger pictures are decoded in overlapping tiles. */
   readonly tile?: number | undefined;
@@ -94,10 +123,21 @@ export interface GenerateOptions {
   readonly preview?: boolean | undefined;
 }
 
+/** arXiv:2403.03206's followers leave layers out to see what they do: guidance away from that. */
+export interface SkipLayers {
+  /** Default 2.5. 0: none. */
+  readonly scale?: number | undefined;
+  /** Blocks left out. Default 7, 8, 9. */
+  readonly layers?: readonly number[] | undefined;
+  /** Shares of the sampling between which it is on. Default 0.01 and 0.2. */
+  readonly start?: number | undefined;
+  readonly end?: number | undefined;
+}
+
 /** Where a request is. */
 export interface GenerateProgress {
   readonly phase: 'encode' | 'sample' | 'decode';
-  /** Of `total`: layers of an encoder, blocks of the transformer over all steps, tiles of the autoencoder. */
+  /** Of `total`: layers of an encoder, blocks of the denoiser over all steps, tiles of the autoencoder. */
   readonly done: number;
   readonly total: number;
   /** For people: "t5", "step 3 of 4". */
@@ -120,14 +160,25 @@ export interface PhaseSeconds {
 
 /** The text conditioning, F32. */
 export interface Conditioning {
-  /** [vec_in_dim]: CLIP-L, pooled */
-  readonly pooled: Float32Array;
-  /** [tokens, context_in_dim]: T5's last state */
+  /** [tokens, width]: what the denoiser attends to */
   readonly hidden: Float32Array;
   readonly tokens: number;
+  /** [width]: what modulates it; SD1 and SD2 have none */
+  readonly pooled?: Float32Array | undefined;
+  /** What each encoder gave, to compare encoders by: its states, or CLIP-L's pooled one where no more of it is used. */
+  readonly states: Readonly<Partial<Record<EncoderSlot, EncoderStates>>>;
+  /** Tokens of the prompt that had no effect, of encoders that take no more; those not named lost none. */
+  readonly truncated?: Readonly<Partial<Record<EncoderSlot, number>>> | undefined;
 }
 
-/** A prompt as the transformer is given it. */
+/** F32. */
+export interface EncoderStates {
+  /** [rows, width] */
+  readonly values: Float32Array;
+  readonly width: number;
+}
+
+/** A prompt as the denoiser is given it. */
 export interface EncodedPrompt {
   readonly conditioning: Conditioning;
   /** of the negative prompt; with classifier-free guidance only */
@@ -140,6 +191,8 @@ export interface GenerateResult {
   readonly pictures: readonly GeneratedPicture[];
   readonly width: number;
   readonly height: number;
+  readonly profile: Profile;
+  readonly preset: string;
   readonly steps: number;
   readonly sampler: string;
   readonly schedule: string;
@@ -148,9 +201,9 @@ export interface GenerateResult {
   /** distilled guidance, where the model has it */
   readonly guidance?: number | undefined;
   readonly cfg: number;
+  readonly noise: 'torch' | 'philox';
   readonly encoders: EncoderChoices;
-  /** What each part ran at. */
-  readonly precisions: Readonly<Record<PipelinePart, OpPrecision>>;
+  readonly precisions: Precisions;
   readonly conditioning: Conditioning;
   readonly seconds: PhaseSeconds;
   /** Encodes that this request ran; the others came from the cache. */

@@ -11,9 +11,14 @@ export const SHIPPED_T5 = {
   t5: (): EncoderChoice => ({ path: at('t5') }),
 } as const;
 
-export function shippedModel(): ImageModel {
+/** A Flux.1, by its parts. */
+export interface FluxFiles extends ImageModel {
+  readonly encoders: Readonly<Record<'clip_l' | 't5', EncoderChoice>>;
+}
+
+export function shippedModel(): FluxFiles {
   return {
-    transformer: at('flux1-schnell-small.safetensors'),
+    denoiser: at('flux1-schnell-small.safetensors'),
     vae: at('ae.safetensors'),
     encoders: { clip_l: { path: at('text_encoder') }, t5: SHIPPED_T5['flan-t5']() },
   };

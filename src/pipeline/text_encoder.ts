@@ -14,6 +14,7 @@ import {
   tokenizePromptAsync,
   type ChunkLayout,
   type EncoderFamily,
+  type PromptDialect,
   type TokenChunk,
   type TokenizedPrompt,
   type Tokenizer,
@@ -23,11 +24,13 @@ import { EncodeJob, type EncodeProgress } from './encode_job.js';
 import { EncodeRunner } from './encode_runner.js';
 import type { EncodeOptions, Encoding, LoadOptions } from './encoder_types.js';
 import { resolvePrecision } from './precision.js';
-import { concatenate, emptyRows, joinRows, passes, type EncodedRow, type Pass } from './token_rows.js';
+import { concatenate } from './join_encoders.js';
+import { emptyRows, joinRows, passes, type EncodedRow, type Pass } from './token_rows.js';
 
 /** Token families of slots: what pads and chunks a prompt. */
 const FAMILIES: Partial<Record<Slot, EncoderFamily>> = {
   clip_g: 'clip-g',
+  clip_h: 'clip-h',
   longclip_l: 'long-clip-l',
   t5: 't5',
 };
@@ -189,7 +192,7 @@ export class TextEncoder implements AsyncDisposable {
   ): Promise<Encoding[]> {
     const states = statesWanted(options, this.network.depth);
     const empties =
-      options.dialect === 'comfyui'
+      weightsOf(options) === 'comfyui'
         ? emptyRows(await this.tokenizer(), tokenized, this.#layout(options))
         : new Map<number, TokenChunk>();
     const work = passes([...tokenized.flatMap((p) => p.chunks), ...empties.values()]);
@@ -243,7 +246,7 @@ export class TextEncoder implements AsyncDisposable {
     const first = encoded.get(prompt.chunks[0]!)!;
     const emptyChunk = empties.get(prompt.chunks[0]!.ids.length);
     const empty = emptyChunk && encoded.get(emptyChunk);
-    const hidden = joinRows(prompt, encoded, empty, options.dialect ?? 'plain');
+    const hidden = joinRows(prompt, encoded, empty, weightsOf(options));
     const states = [...first.hiddenStates.keys()].map(
       (i) =>
         [i, concatenate(prompt.chunks.map((chunk) => encoded.get(chunk)!.hiddenStates.get(i)!))] as const,
@@ -299,6 +302,10 @@ export class TextEncoder implements AsyncDisposable {
     if (this.#ownsDevice) this.device.close();
   }
 }
+
+/** Whose weights are applied. */
+const weightsOf = ({ dialect = 'plain', weighting }: EncodeOptions): PromptDialect | undefined =>
+  weighting === 'none' ? undefined : dialect;
 
 /** Which states a caller's options ask for. */
 interface StatesWanted {

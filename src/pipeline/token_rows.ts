@@ -9,6 +9,7 @@ import {
   type TokenizedPrompt,
   type Tokenizer,
 } from '../text/index.js';
+import { concatenate } from './join_encoders.js';
 
 /** Tokens of one pass at most: more does not make it faster, and activations grow with it. */
 const TOKENS_PER_PASS = 4096;
@@ -62,30 +63,22 @@ function groupByLength(rows: readonly TokenChunk[]): Map<number, TokenChunk[]> {
   return groups;
 }
 
-/** Applies the prompt's weights to each of its rows, and joins the rows along the tokens. */
+/**
+ * Applies the prompt's weights to each of its rows, and joins the rows along the tokens.
+ * @param dialect whose weights; undefined: none
+ */
 export function joinRows(
   prompt: TokenizedPrompt,
   encoded: ReadonlyMap<TokenChunk, EncodedRow>,
   empty: EncodedRow | undefined,
-  dialect: PromptDialect,
+  dialect: PromptDialect | undefined,
 ): Float32Array {
   const rows = prompt.chunks.map((chunk) => {
     const { hidden } = encoded.get(chunk)!;
-    if (!prompt.hasWeights) return hidden;
+    if (!prompt.hasWeights || dialect === undefined) return hidden;
     return dialect === 'comfyui' && empty
       ? interpolateFromEmpty(hidden, empty.hidden, chunk.weights)
       : emphasizeKeepingMean(hidden, chunk.weights);
   });
   return concatenate(rows);
-}
-
-export function concatenate(parts: readonly Float32Array[]): Float32Array {
-  if (parts.length === 1) return parts[0]!;
-  const joined = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    joined.set(part, at);
-    at += part.length;
-  }
-  return joined;
 }

@@ -58,6 +58,14 @@ function ddimUniform({ table }: SigmaModel, steps: number): number[] {
   return sigmas.reverse();
 }
 
+/** Every tenth of the table from its end, as many as asked for: what adversarial distillation was trained at (arXiv:2311.17042). */
+function sdTurbo({ table }: SigmaModel, steps: number): number[] {
+  const levels = 10;
+  if (steps > levels) throw argumentError(`steps is ${steps}: the schedule sd_turbo has at most ${levels}`);
+  const stride = table.length / levels;
+  return toZero(Array.from({ length: steps }, (_, i) => table[table.length - 1 - i * stride]!));
+}
+
 /** CompVis DDIM: ends at the table's first level, not at 0 (see `finalScale` in parameterization.ts). */
 function ddim({ table }: SigmaModel, steps: number): number[] {
   const stride = Math.max(Math.floor(table.length / steps), 1);
@@ -152,6 +160,7 @@ const table = {
   },
   ddim_uniform: { sigmas: ddimUniform, models: 'all', summary: 'whole strides through the table' },
   ddim: { sigmas: ddim, models: 'eps and v', summary: 'CompVis DDIM and PLMS; ends at the lowest level' },
+  sd_turbo: { sigmas: sdTurbo, models: 'eps and v', summary: 'arXiv:2311.17042; at most 10 steps' },
   beta: { sigmas: beta, models: 'all', summary: 'arXiv:2407.12173, more steps at both ends' },
   linear_quadratic: { sigmas: linearQuadratic, models: 'all', summary: 'arXiv:2410.13720' },
   kl_optimal: { sigmas: klOptimal, models: 'all', summary: 'arXiv:2404.14507, even in arctan σ' },

@@ -5,7 +5,7 @@ import { packA1111, packComfyui, type WeightedToken } from './chunk_rules.js';
 import { isBreak, type WeightedText } from './prompt.js';
 import type { EncodeAsyncOptions, EncodedText, Tokenizer } from './tokenizer.js';
 
-export type EncoderFamily = 'clip-l' | 'clip-g' | 'long-clip-l' | 't5';
+export type EncoderFamily = 'clip-l' | 'clip-g' | 'clip-h' | 'long-clip-l' | 't5';
 
 /** What to do with tokens past `maxLength`. */
 export type Overflow = 'error' | 'truncate' | 'chunk';
@@ -50,6 +50,7 @@ const LONG_CLIP_CONTEXT = 248;
 const FAMILY_LAYOUTS: Readonly<Record<EncoderFamily, ChunkLayout>> = {
   'clip-l': clipLayout(CLIP_CONTEXT, 'eos'),
   'clip-g': clipLayout(CLIP_CONTEXT, 0),
+  'clip-h': clipLayout(CLIP_CONTEXT, 0),
   'long-clip-l': clipLayout(LONG_CLIP_CONTEXT, 'eos'),
   t5: {
     minLength: 1,
@@ -73,8 +74,8 @@ function clipLayout(length: number, padId: ChunkLayout['padId']): ChunkLayout {
 }
 
 /**
- * The layout a family is used with: CLIP-L 77 padded with EOS, CLIP-G 77 padded with 0, Long-CLIP 248 padded with
- * EOS, all in chunks; T5 unpadded unless a length is given. Anything can be overridden.
+ * The layout a family is used with: CLIP-L 77 padded with EOS, CLIP-G and CLIP-H 77 padded with 0, Long-CLIP 248 padded
+ * with EOS, all in chunks; T5 unpadded unless a length is given. Anything can be overridden.
  */
 export function chunkLayout(
   family: EncoderFamily,

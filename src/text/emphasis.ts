@@ -35,6 +35,14 @@ export function interpolateFromEmpty<T extends FloatArray>(
   return out;
 }
 
+/** States and the weight of each of their tokens. */
+export interface Weighted<T extends FloatArray> {
+  /** [tokens, channels], tokens of all rows of the batch in order */
+  readonly hidden: T;
+  /** [tokens] */
+  readonly weights: ArrayLike<number>;
+}
+
 /**
  * A1111 ("Original"): out = hidden · weight, then scaled so that the mean over *everything passed* is what it was.
  * A1111 passes one chunk of every prompt of a batch at once, so batching changes its result; pass one chunk to be
@@ -43,19 +51,32 @@ export function interpolateFromEmpty<T extends FloatArray>(
  * @param weights [tokens]
  */
 export function emphasizeKeepingMean<T extends FloatArray>(hidden: T, weights: ArrayLike<number>): T {
-  const channels = channelsOf(hidden, weights);
-  const weighted = new Float64Array(hidden.length);
+  return emphasizeTogether([{ hidden, weights }])[0]!;
+}
+
+/**
+ * The same with one mean over several encoders: A1111 joins SD3's CLIP-L and CLIP-G before it weights them (the zeros
+ * beside them change no sum).
+ */
+export function emphasizeTogether<T extends FloatArray>(parts: readonly Weighted<T>[]): T[] {
   let before = 0;
   let after = 0;
-  for (let i = 0; i < hidden.length; i++) {
-    weighted[i] = hidden[i]! * weights[Math.floor(i / channels)]!;
-    before += hidden[i]!;
-    after += weighted[i]!;
-  }
+  const products = parts.map(({ hidden, weights }) => {
+    const channels = channelsOf(hidden, weights);
+    const weighted = new Float64Array(hidden.length);
+    for (let i = 0; i < hidden.length; i++) {
+      weighted[i] = hidden[i]! * weights[Math.floor(i / channels)]!;
+      before += hidden[i]!;
+      after += weighted[i]!;
+    }
+    return weighted;
+  });
   const restore = after === 0 ? 1 : before / after;
-  const out = hidden.slice() as T;
-  for (let i = 0; i < out.length; i++) out[i] = weighted[i]! * restore;
-  return out;
+  return parts.map(({ hidden }, k) => {
+    const out = hidden.slice() as T;
+    for (let i = 0; i < out.length; i++) out[i] = products[k]![i]! * restore;
+    return out;
+  });
 }
 
 function channelsOf(hidden: FloatArray, weights: ArrayLike<number>): number {

@@ -14,7 +14,13 @@ export {
   type TokenChunk,
   type TokenizedPrompt,
 } from './chunks.js';
-export { emphasizeKeepingMean, interpolateFromEmpty, type FloatArray } from './emphasis.js';
+export {
+  emphasizeKeepingMean,
+  emphasizeTogether,
+  interpolateFromEmpty,
+  type FloatArray,
+  type Weighted,
+} from './emphasis.js';
 export { readClipTokenizerJson } from './clip_tokenizer_json.js';
 export type { ClipVocabulary } from './clip_vocabulary.js';
 export {

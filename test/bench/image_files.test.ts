@@ -116,7 +116,7 @@ describe('tiny files', () => {
     (name) => {
       const { model } = makeImageModel(name, { size: 'tiny', directory });
       const parts = [
-        selectPart(openModel(model.transformer), { slot: 'transformer' }),
+        selectPart(openModel(model.denoiser), { slot: 'transformer' }),
         selectPart(openModel(model.vae), { slot: 'vae' }),
         selectPart(openModel(model.encoders.clip_l.path), { slot: 'clip_l' }),
         selectPart(openModel(model.encoders.t5.path), { slot: 't5' }),

@@ -16,7 +16,7 @@ import { run, temporaryFolder } from './run.js';
 const PROMPT = 'a green triangle to the left of a red circle';
 const dir = temporaryFolder();
 const model = shippedModel();
-const shipped = dirname(model.transformer);
+const shipped = dirname(model.denoiser);
 
 interface Cell {
   column: string;
@@ -209,11 +209,11 @@ describe('which columns a command line means', () => {
 
 describe('what is refused, before anything runs', () => {
   const t5 = golden('encoders/t5_tiny_gguf/model.f32.gguf');
-  const { transformer, vae, encoders } = model;
+  const { denoiser, vae, encoders } = model;
   test.each<[string, string[], number, RegExp]>([
     [
       'one column only',
-      ['--model', transformer, '--vae', vae, '--clip-l', encoders.clip_l.path, '--t5', 't5'],
+      ['--model', denoiser, '--vae', vae, '--clip-l', encoders.clip_l.path, '--t5', 't5'],
       2,
       /nothing to compare/,
     ],
@@ -226,7 +226,7 @@ describe('what is refused, before anything runs', () => {
     ['a CLIP as T5', ['--t5', encoders.clip_l.path], 1, /ERR_MODEL_SLOT: --t5 .*that is for --clip-l/],
     [
       'missing parts',
-      ['--model', transformer, '--t5', 't5', '--t5', 'flan_t5'],
+      ['--model', denoiser, '--t5', 't5', '--t5', 'flan_t5'],
       2,
       /CLIP-L text encoder \(--clip-l FILE\) and the autoencoder \(--vae FILE\)/,
     ],
@@ -235,14 +235,14 @@ describe('what is refused, before anything runs', () => {
       'a precision of the transformer',
       ['--precision', 'transformer=int8'],
       2,
-      /\(t5, clip_l\), got "transformer"/,
+      /\(clip_l, clip_g, clip_h, t5\), got "transformer"/,
     ],
     ['seeds that are none', ['--seeds', '1,x'], 2, /whole number/],
     ['a seed twice', ['--seeds', '1,2,1'], 2, /different seeds/],
     ['an unknown sampler', ['--sampler', 'x'], 2, /Allowed choices are euler/],
     ['a size between multiples of 16', ['--size', '100'], 2, /96 and 112/],
     ['a report in no folder', ['--report', '/nope/x.json'], 1, /ERR_FILE_WRITE: --report/],
-    ['cells below a file', ['--cells', join(transformer, 'x')], 1, /ERR_FILE_WRITE: --cells/],
+    ['cells below a file', ['--cells', join(denoiser, 'x')], 1, /ERR_FILE_WRITE: --cells/],
   ])('%s', async (_, options, code, message) => {
     const out = dir.join('refused.png');
     const result = await run(['compare', PROMPT, '-o', out, ...options]);

@@ -123,7 +123,7 @@ describe('what is written', () => {
       't5 int8',
       'vae fp32',
     ]);
-    expect(report.parts[2]!.file).toBe(join(dirname(model.transformer), 't5'));
+    expect(report.parts[2]!.file).toBe(join(dirname(model.denoiser), 't5'));
     const other = await generate(PROMPT, '--precision', 'transformer=int8', '-o', dir.join('int8.png'));
     expect(other.parts.map(({ precision }) => precision)).toEqual(['int8', 'fp32', 'fp32', 'int8']);
     const apart = ['--precision', 'int8', '--precision', 'vae=fp32', '-o', dir.join('apart.png')];
@@ -189,12 +189,12 @@ describe('what is written', () => {
   });
 
   test('every all-in-one part can be swapped: the model given part by part is the same picture', async () => {
-    const { transformer, vae, encoders } = model;
+    const { denoiser, vae, encoders } = model;
     const clip = ['--clip-l', encoders.clip_l.path, '--t5', encoders.t5.path];
     await generate(
       PROMPT,
       '--model',
-      transformer,
+      denoiser,
       '--vae',
       vae,
       ...clip,
@@ -217,7 +217,7 @@ describe('what is said', () => {
     expect(stdout).toMatch(/^The small model that ships with Kotoba .*--model/);
     for (const slot of ['transformer', 'clip_l', 't5', 'vae'])
       expect(stdout).toMatch(new RegExp(`^${slot} +fp32 `, 'm'));
-    for (const file of [model.transformer, model.vae]) expect(stdout).toContain(file);
+    for (const file of [model.denoiser, model.vae]) expect(stdout).toContain(file);
     expect(stdout).toMatch(/picture +64 × 64, 4 steps of euler, schedule flux/);
     expect(stdout).toMatch(
       /took +[\d.]+ m?s \(load .*, encode .*, sample .*, decode .*\), at most .* of memory/,
@@ -249,7 +249,7 @@ describe('what is said', () => {
 
 describe('what is refused, before anything runs', () => {
   const t5 = golden('encoders/t5_tiny_gguf/model.f32.gguf');
-  const { transformer, vae, encoders } = model;
+  const { denoiser, vae, encoders } = model;
   const start = (): string => dir.join('start.png');
 
   test.each<[string, string[], number, RegExp]>([
@@ -264,13 +264,13 @@ describe('what is refused, before anything runs', () => {
     ['a T5 of another width', ['--t5', t5], 1, /ERR_MODEL_SLOT: .*64 values.*128/],
     [
       'a transformer alone: every missing part with its option',
-      ['--model', transformer],
+      ['--model', denoiser],
       2,
       /ERR_ARGUMENT: --model .*CLIP-L text encoder \(--clip-l FILE\), the T5 text encoder \(--t5 FILE\) and the autoencoder \(--vae FILE\)/,
     ],
     [
       'a model without T5',
-      ['--model', transformer, '--vae', vae, '--clip-l', encoders.clip_l.path],
+      ['--model', denoiser, '--vae', vae, '--clip-l', encoders.clip_l.path],
       2,
       /missing: the T5 text encoder \(--t5 FILE\)\n/,
     ],
@@ -288,11 +288,16 @@ describe('what is refused, before anything runs', () => {
     ['a strength of 0', ['--image', 'IMAGE', '--strength', '0'], 2, /--strength: expected more than 0/],
     ['a strength of nothing', ['--strength', '0.5'], 2, /--image FILE/],
     ['an image that is none', ['--image', vae], 1, /ERR_IMAGE_FORMAT.*ae\.safetensors/],
-    ['a negative prompt without CFG', ['--negative', 'x'], 2, /--negative: .*--cfg 2/],
+    ['a negative prompt without CFG', ['--negative', 'x'], 2, /negativePrompt: .*cfg above 1/],
     ['a CFG that is no number', ['--cfg', 'much'], 2, /expected a number, got "much"/],
     ['a seed beyond 64 bits', ['--seed', '18446744073709551616'], 2, /from 0 to 18446744073709551615/],
     ['a seed below 0', ['--seed=-1'], 2, /from 0 to/],
-    ['a precision of a part that has none', ['--precision', 'unet=int8'], 2, /transformer, vae, clip_l, t5/],
+    [
+      'a precision of a part that has none',
+      ['--precision', 'clip_b=int8'],
+      2,
+      /transformer, unet, clip_l, clip_g, clip_h, t5, vae/,
+    ],
     ['a precision of this device', ['--precision', 'fp16'], 2, /auto, fp32, int8/],
     ['a device of another version', ['--device', 'cuda'], 1, /ERR_DEVICE/],
   ])('%s', async (_, options, code, message) => {

@@ -3,15 +3,15 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { blockWeights, openModel, type DType } from '../../src/formats/index.js';
-import { quantize, type QuantizedType } from '../../src/formats/quantize.js';
-import { readNumbers } from '../../src/formats/read.js';
+import { convertModel } from '../../src/convert/convert.js';
+import type { WrittenType } from '../../src/convert/types.js';
+import { openModel, type DType } from '../../src/formats/index.js';
 import { writeSafetensors } from '../../src/formats/write.js';
-import { writeGguf } from '../../src/formats/write_gguf.js';
 import { pictureDistance, type Picture } from '../../src/image/index.js';
 import { ImagePipeline } from '../../src/pipeline/image_pipeline.js';
 import type { ImageModel } from '../../src/pipeline/image_types.js';
 import { shippedModel } from '../../src/pipeline/shipped_model.js';
+import { Device } from '../../src/runtime/device.js';
 import { diffusersFlux, diffusersVae, publicTable, type StoredTensors } from '../formats/diffusion_files.js';
 
 const PROMPT = 'a small blue star above a red ring on a white background';
@@ -48,7 +48,7 @@ async function write(name: string, tensors: StoredTensors, config: string): Prom
   return path;
 }
 
-const flux = stored(model.transformer);
+const flux = stored(model.denoiser);
 const vae = stored(model.vae);
 /** Names of a public list, of as many blocks as the small model has. */
 const names = (list: string): string[] =>
@@ -66,43 +66,30 @@ describe('the transformer', () => {
   test("under diffusers' names, its matrices split and its halves swapped", async () => {
     const split = diffusersFlux(flux.tensors, names('flux_dev__transformer.json.gz'));
     expect(split.size).toBeGreaterThan(flux.tensors.size);
-    const transformer = await write('split.safetensors', split, flux.config);
-    expect(await draw({ transformer })).toEqual(reference);
+    const denoiser = await write('split.safetensors', split, flux.config);
+    expect(await draw({ denoiser })).toEqual(reference);
   });
 
   test('in a checkpoint, under model.diffusion_model.', async () => {
-    const transformer = await write(
+    const denoiser = await write(
       'prefixed.safetensors',
       prefixed(flux.tensors, 'model.diffusion_model.'),
       flux.config,
     );
-    expect(await draw({ transformer })).toEqual(reference);
+    expect(await draw({ denoiser })).toEqual(reference);
   });
 
-  test.each<[QuantizedType, number]>([
+  test.each<[WrittenType, number]>([
     ['F32', Infinity],
     ['F16', Infinity],
     ['BF16', 40],
     ['Q8_0', 40],
     ['Q4_0', 20],
   ])('as %s GGUF', async (type, psnr) => {
-    const transformer = join(dir, `${type}.gguf`);
-    const tensors = [...openModel(model.transformer).tensors.values()].map((tensor) => {
-      const { name, shape } = tensor;
-      const isMatrix = shape.length === 2 && shape[1]! % blockWeights(type) === 0;
-      const dtype = isMatrix ? type : 'F32';
-      const data = quantize(Float32Array.from(readNumbers(tensor)), dtype);
-      return { name, dtype, shape, data: () => [data] };
-    });
-    await writeGguf(
-      transformer,
-      new Map([
-        ['general.architecture', ['STRING', 'flux']],
-        ['config', ['STRING', flux.config]],
-      ]),
-      tensors,
-    );
-    expect(pictureDistance(await draw({ transformer }), reference).psnr).toBeGreaterThanOrEqual(psnr);
+    const denoiser = join(dir, `${type}.gguf`);
+    await using device = Device.open('cpu');
+    await convertModel(device, openModel(model.denoiser), denoiser, { type });
+    expect(pictureDistance(await draw({ denoiser }), reference).psnr).toBeGreaterThanOrEqual(psnr);
   });
 });
 
@@ -133,7 +120,7 @@ test('all parts in one file', async () => {
   const path = await write('all.safetensors', all, config);
   const tokenizer = (folder: string): string => join(folder, 'tokenizer.json');
   const t5Choice = { path, tokenizer: tokenizer(model.encoders.t5.path) };
-  expect(await draw({ transformer: path, vae: path, encoders: { ...model.encoders, t5: t5Choice } })).toEqual(
+  expect(await draw({ denoiser: path, vae: path, encoders: { ...model.encoders, t5: t5Choice } })).toEqual(
     reference,
   );
 });

@@ -6,9 +6,13 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openModel } from '../../src/formats/index.js';
 import { readNumbers } from '../../src/formats/read.js';
 import { pictureDistance, type Picture } from '../../src/image/index.js';
-import { decoderActivations, fluxActivations, requireMemory } from '../../src/pipeline/activation_memory.js';
+import {
+  decoderActivations,
+  denoiserActivations,
+  requireMemory,
+} from '../../src/pipeline/activation_memory.js';
 import { ImagePipeline } from '../../src/pipeline/image_pipeline.js';
-import type { GenerateOptions, GenerateProgress } from '../../src/pipeline/image_types.js';
+import type { DenoiserPart, GenerateOptions, GenerateProgress } from '../../src/pipeline/image_types.js';
 import { SHIPPED_T5, shippedModel } from '../../src/pipeline/shipped_model.js';
 import { isCpu, openTarget, TARGETS } from '../support/devices.js';
 import { golden } from '../support/golden.js';
@@ -36,7 +40,7 @@ describe('parity with the PyTorch code that trained it', () => {
   test('text states, picture', async () => {
     const { conditioning, pictures } = await pipeline.generate(PROMPT, { seed: 42 }); // its noise is torch.randn of this seed
     expect(relativeL2(conditioning.hidden, expected('t5_hidden'))).toBeLessThan(2e-5);
-    expect(relativeL2(conditioning.pooled, expected('clip_pooled'))).toBeLessThan(2e-5);
+    expect(relativeL2(conditioning.pooled!, expected('clip_pooled'))).toBeLessThan(2e-5);
     const bytes = pictures[0]!.picture.rgb;
     const image = expected('image'); // [1, 3, 64, 64], −1 … 1
     const worst = bytes.reduce((most, byte, i) => {
@@ -127,10 +131,11 @@ describe('options', () => {
   });
 
   test('a size whose activations do not fit is refused before anything runs', async () => {
-    const config = { ...pipeline.transformer.config, hidden_size: 3072, mlp_ratio: 4 };
-    expect(fluxActivations(config, 512 + 4096, 'fp32')).toBeLessThan(2 ** 30); // 1024 × 1024
-    const sampling = fluxActivations(config, 512 + 1024 ** 2, 'fp32');
-    expect(fluxActivations(config, 512 + 1024 ** 2, 'bf16')).toBeLessThan(0.6 * sampling);
+    const config = { ...pipeline.denoiser.config, hidden_size: 3072, mlp_ratio: 4 };
+    const full = { ...pipeline.denoiser, config } as DenoiserPart;
+    expect(denoiserActivations(full, 128 ** 2, 512, 'fp32')).toBeLessThan(2 ** 30); // 1024 × 1024
+    const sampling = denoiserActivations(full, 2048 ** 2, 512, 'fp32');
+    expect(denoiserActivations(full, 2048 ** 2, 512, 'bf16')).toBeLessThan(0.6 * sampling);
     expect(() => requireMemory({ sampling, decoding: 0 }, 24 * 2 ** 30)).toThrow(
       expect.objectContaining({
         code: 'ERR_OUT_OF_MEMORY',
@@ -203,13 +208,13 @@ describe('under way', () => {
 describe('files in the wrong place', () => {
   const model = shippedModel();
   test.each<[string, Partial<typeof model>]>([
-    ['an autoencoder as transformer', { transformer: model.vae }],
-    ['a transformer as autoencoder', { vae: model.transformer }],
+    ['an autoencoder as transformer', { denoiser: model.vae }],
+    ['a transformer as autoencoder', { vae: model.denoiser }],
     [
       'an autoencoder of other latents',
       { vae: golden('diffusion/flux_ae_tiny/flux_ae_tiny.weights.safetensors') },
     ],
-    ['a T5 as transformer', { transformer: model.encoders.t5.path }],
+    ['a T5 as transformer', { denoiser: model.encoders.t5.path }],
   ])('%s', async (_, wrong) => {
     await expect(ImagePipeline.load({ ...model, ...wrong })).rejects.toMatchObject({
       code: 'ERR_MODEL_SLOT',
@@ -217,7 +222,7 @@ describe('files in the wrong place', () => {
   });
 
   test('the shipped files are all there', () => {
-    for (const path of [model.transformer, model.vae, model.encoders.t5.path, model.encoders.clip_l.path])
+    for (const path of [model.denoiser, model.vae, model.encoders.t5.path, model.encoders.clip_l.path])
       expect(existsSync(path), path).toBe(true);
   });
 });

@@ -18,15 +18,15 @@ describeGpus((target) => {
     await using cpu = Device.open('cpu');
     await using gpu = openTarget(target);
     await using exact = await ImagePipeline.load(shippedModel(), { device: cpu, precision: 'fp32' });
-    const { transformer, vae, encoders } = shippedModel();
+    const { denoiser, vae, encoders } = shippedModel();
     const model = {
-      transformer,
+      denoiser,
       vae,
       encoders: { clip_l: { ...encoders.clip_l, precision }, t5: { ...encoders.t5, precision } },
     };
     await using pipeline = await ImagePipeline.load(model, { device: gpu, precision });
     expect(pipeline.precisions).toEqual({
-      transformer: precision,
+      denoiser: precision,
       vae: precision,
       clip_l: precision,
       t5: precision,

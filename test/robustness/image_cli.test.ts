@@ -96,7 +96,7 @@ describe('a signal', () => {
   test('SIGINT while a large file is hashed', async () => {
     const dir = folder('hash');
     const t5 = join(dir, 'large.gguf');
-    copyFileSync(join(dirname(shippedModel().transformer), 'flan_t5-Q8_0.gguf'), t5);
+    copyFileSync(join(dirname(shippedModel().denoiser), 'flan_t5-Q8_0.gguf'), t5);
     truncateSync(t5, 1_900_000_000); // a hole: no disk is used
     const preview = join(dir, 'preview.png');
     const command = generate(join(dir, 'out.png'), '--t5', t5, '--preview', preview);

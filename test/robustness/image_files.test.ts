@@ -38,10 +38,10 @@ describe('every 1 % of a shipped file', () => {
 
   test.each(files)('%s: generate says so, and writes nothing', async (name) => {
     const out = join(scratch.dir, `${name.replaceAll('/', '-')}.png`);
-    const { transformer, vae, encoders } = copy.model;
+    const { denoiser, vae, encoders } = copy.model;
     const t5 = name.endsWith('.gguf') ? copy.at(name) : encoders.t5.path;
     const model = { ...copy.model, encoders: { ...encoders, t5: { path: t5 } } };
-    const parts = ['--model', transformer, '--vae', vae, '--clip-l', encoders.clip_l.path, '--t5', t5];
+    const parts = ['--model', denoiser, '--vae', vae, '--clip-l', encoders.clip_l.path, '--t5', t5];
     const args = ['generate', PROMPT, '--steps', '1', '--size', '32x32', '-o', out, ...parts];
     await using device = Device.open('cpu', { threads: 1 });
     const { size } = statSync(copy.at(name));

@@ -81,10 +81,10 @@ describe.each(['fp32', 'int8'] as const)('%s', (precision) => {
 });
 
 test('generate writes nothing, and says which part it was', async () => {
-  const { transformer, vae, encoders } = copy.model;
+  const { denoiser, vae, encoders } = copy.model;
   const parts = [
     '--model',
-    transformer,
+    denoiser,
     '--vae',
     vae,
     '--clip-l',

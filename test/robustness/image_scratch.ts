@@ -3,15 +3,15 @@ import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { beforeEach } from 'vitest';
 import { openModel, writeSafetensors } from '../../src/index.js';
-import type { ImageModel } from '../../src/index.js';
+import type { FluxFiles } from '../../src/pipeline/shipped_model.js';
 import { shippedModel } from '../../src/pipeline/shipped_model.js';
 import type { Scratch, Tensors } from './scratch.js';
 
-const kFolder = dirname(shippedModel().transformer);
+const kFolder = dirname(shippedModel().denoiser);
 
 export interface ModelCopy {
   /** with its files in the scratch folder */
-  readonly model: ImageModel;
+  readonly model: FluxFiles;
   /** the copy of a file of the shipped model */
   at(name: string): string;
   /** the copy becomes whole again */
@@ -24,10 +24,10 @@ export function useModelCopy(scratch: Scratch): ModelCopy {
   const here = (path: string): string => at(relative(kFolder, path));
   return {
     get model() {
-      const { transformer, vae, encoders } = shippedModel();
+      const { denoiser, vae, encoders } = shippedModel();
       const { clip_l, t5 } = encoders;
       return {
-        transformer: here(transformer),
+        denoiser: here(denoiser),
         vae: here(vae),
         encoders: { clip_l: { path: here(clip_l.path) }, t5: { path: here(t5.path) } },
       };

@@ -87,7 +87,7 @@ describe('schedules', () => {
 
   test('every schedule of the table and every stored schedule is covered', () => {
     const covered = new Set(requests.map(({ request }) => request.schedule));
-    expect(Object.keys(SCHEDULES).filter((name) => !covered.has(name))).toEqual(['ddim']); // below
+    expect(Object.keys(SCHEDULES).filter((name) => !covered.has(name))).toEqual(['ddim', 'sd_turbo']); // below
     const others = exact.names.filter((name) => !requestOf(name));
     expect(others.filter((name) => !/^sd1\.|^ddim_timesteps|table_first_last|^flux\.mu/.test(name))).toEqual(
       [],
@@ -100,6 +100,13 @@ describe('schedules', () => {
     const expected = [...times.map((t) => model.table[t]!), model.table[0]!];
     expect(makeSigmas({ schedule: 'ddim', model, steps: Number(name.split('.')[1]) })).toEqual(expected);
   });
+});
+
+test('sd_turbo: timesteps 999, 899, …, as generative-models and ComfyUI have them', () => {
+  const model = scaledLinear();
+  const sigmas = makeSigmas({ schedule: 'sd_turbo', model, steps: 4 });
+  expect(sigmas).toEqual([...[999, 899, 799, 699].map((t) => model.table[t]!), 0]);
+  expect(() => makeSigmas({ schedule: 'sd_turbo', model, steps: 11 })).toThrow(/at most 10/);
 });
 
 describe('models', () => {

@@ -45,9 +45,11 @@ export function fakePipeline(settings: FakeSettings = {}): FakePipeline {
   const read = (prompt: string, encoders: EncoderChoices): EncodedPrompt => {
     const before = encoded.size;
     for (const slot of ['t5', 'clip_l'] as const) encoded.add(JSON.stringify([slot, encoders[slot], prompt]));
-    const { path } = encoders.t5;
+    const { path } = encoders.t5!;
     const hidden = new Float32Array(4 * tokens(path)).fill(1 + encoderStep(path));
-    const conditioning = { pooled: Float32Array.of(1, 2), hidden, tokens: tokens(path) };
+    const pooled = Float32Array.of(1, 2);
+    const states = { t5: { values: hidden, width: 4 }, clip_l: { values: pooled, width: 2 } };
+    const conditioning = { pooled, hidden, tokens: tokens(path), states };
     return { conditioning, encodes: encoded.size - before };
   };
   return {
@@ -63,11 +65,11 @@ export function fakePipeline(settings: FakeSettings = {}): FakePipeline {
         await new Promise((resolve) => setTimeout(resolve, 1));
         signal?.throwIfAborted();
         const value = (at: bigint): number =>
-          Math.round(100 + seedStep * Number(at) + encoderStep(encoders.t5.path)) + prompt.length;
+          Math.round(100 + seedStep * Number(at) + encoderStep(encoders.t5!.path)) + prompt.length;
         return {
           pictures: Array.from({ length: count }, (_, i) => {
             const own = BigInt(seed) + BigInt(i);
-            return { seed: own, picture: ramp(side, value(own), boxed(encoders.t5.path)) };
+            return { seed: own, picture: ramp(side, value(own), boxed(encoders.t5!.path)) };
           }),
           width: side,
           height: side,
@@ -76,8 +78,11 @@ export function fakePipeline(settings: FakeSettings = {}): FakePipeline {
           schedule: 'flux',
           sigmas: [1, 0.5, 0],
           cfg: 1,
+          noise: 'torch',
+          profile: 'bfl',
+          preset: 'base',
           encoders,
-          precisions: { transformer: 'fp32', vae: 'fp32', clip_l: 'fp32', t5: 'fp32' },
+          precisions: { denoiser: 'fp32', vae: 'fp32', clip_l: 'fp32', t5: 'fp32' },
           ...read(prompt, encoders),
           seconds: { encode: 0.1, sample: 0.2, decode: 0.3 },
         };

@@ -1,39 +1,42 @@
-/** Runs a solver over a Flux transformer: noise and conditioning in, latents out. */
-import { FLUX_PATCH, type FluxModel } from '../diffusion/flux_model.js';
-import { imageIds, rotation, textIds } from '../diffusion/rotary.js';
+/** Runs a solver over a denoiser: noise and conditioning in, latents out. */
 import { cancelled } from '../runtime/device.js';
 import type { Ops } from '../runtime/ops.js';
 import type { Tensor } from '../runtime/tensor.js';
 import {
   BrownianNoise,
+  PARAMETERIZATIONS,
   cfg,
   denoiserOf,
   philoxNoise,
   sample,
+  skipLayerGuidance,
   startLatent,
   torchNoise,
   type Algebra,
   type Denoiser,
   type NoiseGenerator,
 } from '../sampling/index.js';
-import { FluxEvaluation, type FluxConditions } from './flux_evaluation.js';
+import { repeated, type Conditions, type Denoiser as Network } from './denoiser.js';
+import { Evaluation } from './evaluation.js';
 import type { Conditioning } from './image_types.js';
 import type { Request } from './request.js';
 import type { Planes } from './tiles.js';
 
-export interface FluxTask {
-  readonly model: FluxModel;
+export interface SampleTask {
+  readonly network: Network;
   readonly request: Request;
   /** of the pictures that share passes over the weights */
   readonly seeds: readonly bigint[];
-  readonly conditioning: Conditioning;
+  readonly conditioning: TextConditions;
   /** for classifier-free guidance */
-  readonly negative?: Conditioning | undefined;
+  readonly negative?: TextConditions | undefined;
   /** [z, height, width]: latents of the picture to start from */
   readonly start?: Planes | undefined;
+  /** [channels, height, width]: what a network for inpainting sees beside the latents */
+  readonly beside?: Float32Array | undefined;
   /** Pixels along a side of a latent. */
   readonly factor: number;
-  /** Whether to record the transformer's evaluation once and replay it for every step. Default: no. */
+  /** Whether to record the network's evaluation once and replay it for every step. Default: no. */
   readonly replays?: boolean | undefined;
   /** Told the name of a block whenever the device has run it: its weights are not needed for a while. */
   readonly afterBlock?: ((name: string) => void) | undefined;
@@ -42,6 +45,9 @@ export interface FluxTask {
   readonly onStep?: ((step: number, denoised: () => Promise<Planes>) => Promise<void>) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
+
+/** As the network takes them: sizes joined to the pooled text where it was trained so. */
+export type TextConditions = Pick<Conditioning, 'hidden' | 'pooled'>;
 
 /** The shape of the latents, and how tokens are cut from them. */
 interface Layout {
@@ -57,14 +63,14 @@ interface Layout {
  * @returns the latents of each picture
  * @throws KotobaError ERR_CANCELLED; ERR_NON_FINITE with the block where the first NaN or infinity arose
  */
-export async function sampleFlux(ops: Ops, task: FluxTask): Promise<Planes[]> {
-  const { request, model, seeds } = task;
+export async function sampleLatents(ops: Ops, task: SampleTask): Promise<Planes[]> {
+  const { request, network, seeds } = task;
   const layout: Layout = {
     batch: seeds.length,
-    channels: model.config.in_channels / FLUX_PATCH ** 2,
+    channels: network.channels,
     height: request.height / task.factor,
     width: request.width / task.factor,
-    patch: FLUX_PATCH,
+    patch: network.patch,
   };
   const algebra: Algebra<Tensor> = { combine: (terms) => ops.combine(terms) };
   const draw = noiseSource(ops, layout, request, seeds);
@@ -73,8 +79,9 @@ export async function sampleFlux(ops: Ops, task: FluxTask): Promise<Planes[]> {
   using latent = task.start && tokensOf(ops, layout, repeated(task.start.data, layout.batch));
   using start = startLatent(algebra, {
     noise: first,
-    prediction: 'flow',
+    prediction: request.levels.prediction,
     sigma: request.sigmas[0]!,
+    noiseScale: request.noiseScale,
     ...(latent && { latent }),
   });
   using guided = new Guided(ops, task, algebra, layout);
@@ -92,10 +99,11 @@ export async function sampleFlux(ops: Ops, task: FluxTask): Promise<Planes[]> {
       const { done, value } = sampling.next();
       if (done) {
         using x = value;
-        ops.requireFinite(x, 'Flux: the latents');
-        return await planesOf(ops, layout, x);
+        using latents = finished(ops, x, request);
+        ops.requireFinite(latents, `${network.name}: the latents`);
+        return await planesOf(ops, layout, latents);
       }
-      ops.requireFinite(value.x, `Flux: the latents after step ${value.step + 1}`);
+      ops.requireFinite(value.x, `${network.name}: the latents after step ${value.step + 1}`);
       await ops.device.native.flush();
       if (task.signal?.aborted) throw cancelled();
       await task.onStep?.(value.step, async () => (await planesOf(ops, layout, value.denoised))[0]!);
@@ -105,35 +113,45 @@ export async function sampleFlux(ops: Ops, task: FluxTask): Promise<Planes[]> {
   }
 }
 
-/** @param layout of the latents */
-function conditions({ model, request }: FluxTask, text: Conditioning, layout: Layout): FluxConditions {
-  const { axes_dim, theta } = model.config;
-  const image = imageIds(layout.height / FLUX_PATCH, layout.width / FLUX_PATCH);
-  return {
-    batch: layout.batch,
-    txt: repeated(text.hidden, layout.batch),
-    y: repeated(text.pooled, layout.batch),
-    rotation: rotation([...textIds(text.tokens), ...image], axes_dim, theta),
-    guidance: request.guidance,
-  };
+/** A schedule that ends above 0 leaves the signal at a scale of its own. */
+function finished(ops: Ops, x: Tensor, { sigmas, levels }: Request): Tensor {
+  const last = sigmas.at(-1)!;
+  const scale = last > 0 ? PARAMETERIZATIONS[levels.prediction].finalScale(last) : 1;
+  return ops.combine([[scale, x]]);
 }
 
-/** The transformer with the prompt, and with the negative prompt where there is guidance against one. */
+function conditions(
+  { request, beside }: SampleTask,
+  { hidden, pooled }: TextConditions,
+  { batch, height, width }: Layout,
+): Conditions {
+  return { batch, height, width, hidden, pooled, guidance: request.guidance, beside };
+}
+
+/** The network with the prompt, and with the negative prompt where there is guidance against one. */
 class Guided implements Disposable {
   readonly denoise: Denoiser<Tensor>;
-  readonly #evaluations: FluxEvaluation[] = [];
+  readonly #evaluations: Evaluation[] = [];
 
-  constructor(ops: Ops, task: FluxTask, algebra: Algebra<Tensor>, layout: Layout) {
-    const { model, request, conditioning, negative, replays = false } = task;
+  constructor(ops: Ops, task: SampleTask, algebra: Algebra<Tensor>, layout: Layout) {
+    const { network, request, conditioning, negative, replays = false } = task;
+    const { levels: model, timesteps, skipLayers } = request;
     const progress = new BlockProgress(ops, task);
     const options = { replays: replays && request.steps > 1, onBlocks: progress.enqueued.bind(progress) };
-    const predict = (text: Conditioning): Denoiser<Tensor> => {
-      const evaluation = new FluxEvaluation(ops, model, conditions(task, text, layout), options);
+    const predict = (text: TextConditions, without?: readonly number[]): Denoiser<Tensor> => {
+      const given = { ...conditions(task, text, layout), skipLayers: without };
+      const evaluation = new Evaluation(ops, network, given, options);
       this.#evaluations.push(evaluation);
-      return denoiserOf({ algebra, model: request.levels, network: evaluation.run.bind(evaluation) });
+      return denoiserOf({ algebra, model, timesteps, network: evaluation.run.bind(evaluation) });
     };
-    const conditional = predict(conditioning);
-    this.denoise = negative ? cfg(algebra, conditional, predict(negative), request.cfg) : conditional;
+    const cond = predict(conditioning);
+    const uncond = negative ? predict(negative) : cond;
+    const scale = negative ? request.cfg : 1;
+    if (skipLayers) {
+      const skipped = predict(conditioning, skipLayers.layers);
+      const { scale: skipScale, isActive } = skipLayers;
+      this.denoise = skipLayerGuidance(algebra, { cond, uncond, skipped, scale, skipScale, isActive });
+    } else this.denoise = cfg(algebra, cond, uncond, scale);
   }
 
   [Symbol.dispose](): void {
@@ -144,16 +162,15 @@ class Guided implements Disposable {
 /** Reports blocks as the device finishes them, over all evaluations of the run. */
 class BlockProgress {
   readonly #ops: Ops;
-  readonly #task: FluxTask;
+  readonly #task: SampleTask;
   readonly #total: number;
   readonly #perStep: number;
   #done = 0;
 
-  constructor(ops: Ops, task: FluxTask) {
-    const { depth, depth_single_blocks } = task.model.config;
+  constructor(ops: Ops, task: SampleTask) {
     this.#ops = ops;
     this.#task = task;
-    this.#perStep = (depth + depth_single_blocks) * (task.negative ? 2 : 1);
+    this.#perStep = task.network.depth * (task.negative ? 2 : 1);
     this.#total = this.#perStep * task.request.steps;
   }
 
@@ -202,11 +219,4 @@ async function planesOf(ops: Ops, layout: Layout, tokens: Tensor): Promise<Plane
     height,
     width,
   }));
-}
-
-function repeated(values: Float32Array, times: number): Float32Array {
-  if (times === 1) return values;
-  const out = new Float32Array(values.length * times);
-  for (let i = 0; i < times; i++) out.set(values, i * values.length);
-  return out;
 }
