@@ -47,13 +47,16 @@ export function generateReport(done: {
   const { name, description, instructions, threads } = done.device;
   const sum = (of: (result: GenerateResult) => number): number =>
     results.reduce((all, one) => all + of(one), 0);
-  const { width, height, profile, preset, steps, sampler, schedule, sigmas, guidance, cfg, noise } =
-    results[0]!;
+  const { width, height, profile, preset, steps, sampler, schedule, sigmas } = results[0]!;
+  const { guidance, cfg, noise, strength } = results[0]!;
   return {
     pictures,
     model: isShipped ? 'shipped' : 'given',
     parts,
-    settings: { width, height, profile, preset, steps, sampler, schedule, sigmas, guidance, cfg, noise },
+    settings: {
+      ...{ width, height, profile, preset, steps, sampler, schedule, sigmas },
+      ...{ guidance, cfg, noise, strength },
+    },
     device: name,
     processor: description,
     instructions,

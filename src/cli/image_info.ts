@@ -11,20 +11,16 @@ export interface PictureOrigin {
   readonly prompt: string;
   readonly seed: bigint;
   readonly settings: CompareSettings;
-  readonly options: Pick<
-    ImageCommandOptions,
-    'negative' | 'strength' | 'image' | 'dialect' | 't5Length' | 'clipSkip' | 'shift'
-  >;
+  readonly options: Pick<ImageCommandOptions, 'negative' | 'dialect' | 't5Length' | 'clipSkip' | 'shift'>;
   readonly parts: Readonly<Record<string, PartInfo>>;
   readonly device: string;
 }
 
-const DEFAULT_STRENGTH = 0.75;
-
 /** keyword → text, for writePng. */
 export function pictureTexts(origin: PictureOrigin): Map<string, string> {
   const { prompt, seed, settings, options, parts, device } = origin;
-  const { width, height, profile, preset, steps, sampler, schedule, sigmas, guidance, cfg, noise } = settings;
+  const { width, height, profile, preset, steps, sampler, schedule, sigmas, guidance, cfg, noise, strength } =
+    settings;
   const info: GenerationInfo = {
     prompt,
     ...(options.negative !== undefined && { negativePrompt: options.negative }),
@@ -37,7 +33,7 @@ export function pictureTexts(origin: PictureOrigin): Map<string, string> {
     sigmas,
     cfg,
     ...(guidance !== undefined && { guidance }),
-    ...(options.image !== undefined && { strength: options.strength ?? DEFAULT_STRENGTH }),
+    ...(strength !== undefined && { strength }),
     noise: noise === 'torch' ? 'cpu' : 'philox',
     device,
     profile,

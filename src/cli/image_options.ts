@@ -46,6 +46,7 @@ export interface ImageCommandOptions extends DeviceFlags {
   clipSkip?: number;
   noise?: 'torch' | 'philox';
   image?: string;
+  mask?: string;
   strength?: number;
   dialect?: PromptDialect;
   t5Length?: option.T5LengthValue;
@@ -160,7 +161,14 @@ export function addSamplingOptions(command: Command): Command {
       ).choices(NOISES),
     )
     .option('--image <file>', 'a picture to start from')
-    .addOption(number('--strength <n>', 'how much of it to replace, up to 1 (default: 0.75)', decimal))
+    .option('--mask <file>', 'where to paint in it: white anew, black kept')
+    .addOption(
+      number(
+        '--strength <n>',
+        'how much of it to replace, up to 1 (default: 0.75, for inpainting models 1)',
+        decimal,
+      ),
+    )
     .addOption(
       new Option('--dialect <name>', "how (word:1.2) is read (default: the profile's)").choices(
         option.DIALECTS,
@@ -205,6 +213,8 @@ export async function samplingOptions(
   const { profile, preset, shift, clipSkip, slg: skipLayers } = options;
   if (strength !== undefined && options.image === undefined)
     throw wrong('--strength', 'needs a picture to start from: --image FILE');
+  if (options.mask !== undefined && options.image === undefined)
+    throw wrong('--mask', 'needs a picture to start from: --image FILE');
   if (strength !== undefined && !(strength > 0 && strength <= 1))
     throw wrong('--strength', `expected more than 0, up to 1, got ${strength}`);
   if (options.negative !== undefined && cfg === 1)
@@ -217,6 +227,7 @@ export async function samplingOptions(
     ...{ profile, preset, shift, clipSkip, skipLayers },
     negativePrompt: options.negative,
     image: options.image === undefined ? undefined : await readPicture(options.image),
+    mask: options.mask === undefined ? undefined : await readPicture(options.mask),
   };
 }
 

@@ -1,8 +1,10 @@
 /** Options that several commands share, and how their values are read. */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { InvalidArgumentError, Option } from 'commander';
 import { KotobaError } from '../errors.js';
 import { SLOTS, type Slot } from '../formats/index.js';
+import { namedOffline } from '../hub/index.js';
+import { findModel } from '../pipeline/find_model.js';
 import { T5_LENGTHS, type ChunkLayout, type T5Length } from '../text/index.js';
 
 export const PRECISION_NAMES = ['auto', 'fp32', 'int8', 'fp16', 'bf16'] as const;
@@ -28,11 +30,18 @@ export const t5LengthOption = (): Option =>
     `pad and cut T5 to n tokens, or as a model does: ${Object.keys(T5_LENGTHS).join(', ')} (default: unpadded)`,
   ).argParser(parseT5Length);
 export const t5TokenizerOption = (): Option =>
-  new Option('--t5-tokenizer <path>', 'spiece.model or tokenizer.json, or a folder with one');
+  new Option(
+    '--t5-tokenizer <path>',
+    'spiece.model or tokenizer.json, or a folder with one; or a name, t5-vocabulary',
+  ).argParser(parseTokenizer);
 export const clipFlavourOption = (): Option =>
   new Option('--clip-flavour <name>', 'whose cleaning of the prompt to follow for CLIP')
     .choices(CLIP_FLAVOURS)
     .default('openai');
+
+/** A path stays as it is, there or not; a name that `kotoba pull` takes becomes what it pulled. */
+const parseTokenizer = (text: string): string =>
+  existsSync(text) || !namedOffline(text) ? text : findModel(text, []);
 
 /** A value for all parts, and others for some of them: `fp32`, `t5=int8`. */
 export interface PerSlot<T> {

@@ -76,6 +76,7 @@ export type CompareSettings = Pick<
   | 'guidance'
   | 'cfg'
   | 'noise'
+  | 'strength'
 >;
 
 export interface CompareResult {
@@ -251,8 +252,8 @@ class Album {
         cells: this.#columns.map((_, column) => this.#cell({ column, prompt: p, seed: s }, ofSeeds[p]!)),
       })),
     );
-    const { width, height, profile, preset, steps, sampler, schedule, sigmas, guidance, cfg, noise } =
-      this.#results[0]!;
+    const { width, height, profile, preset, steps, sampler, schedule, sigmas } = this.#results[0]!;
+    const { guidance, cfg, noise, strength } = this.#results[0]!;
     return {
       columns: this.#columns.map(({ label }, i) => {
         const { encoders, precisions } = this.#results[i]!;
@@ -260,7 +261,10 @@ class Album {
       }),
       rows,
       seedNoise: ofSeeds,
-      settings: { width, height, profile, preset, steps, sampler, schedule, sigmas, guidance, cfg, noise },
+      settings: {
+        ...{ width, height, profile, preset, steps, sampler, schedule, sigmas },
+        ...{ guidance, cfg, noise, strength },
+      },
       encodes: this.encodes,
       pictures: this.#count,
       seconds,

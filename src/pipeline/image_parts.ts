@@ -14,6 +14,7 @@ import type {
 } from './image_types.js';
 import { resolvePrecision } from './precision.js';
 import { TRANSFORMER_UNIT, isSide, latentFactor, sideUnit } from './request.js';
+import { requireKnownInputs } from './starting_picture.js';
 
 export interface ImageParts {
   readonly denoiser: DenoiserPart;
@@ -26,6 +27,7 @@ export interface ImageParts {
 /** @throws KotobaError ERR_FILE_*, ERR_FORMAT_*, ERR_MODEL_*: what is wrong with which file, and what would fit */
 export function openParts(model: ImageModel, { config }: PipelineOptions): ImageParts {
   const denoiser = openDenoiser(model.denoiser, config);
+  requireKnownInputs(denoiser);
   const vae = openVae(model.vae, denoiser);
   requirePictures(vae, denoiser);
   const encoders = requireEncoders(model.encoders, denoiser);

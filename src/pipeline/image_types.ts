@@ -109,7 +109,9 @@ export interface GenerateOptions {
   readonly noise?: 'torch' | 'philox' | undefined;
   /** Image-to-image: where to start from; resized and cropped to width × height. */
   readonly image?: Picture | undefined;
-  /** How much of `image` to replace, above 0 (nothing) to 1 (everything). Default 0.75. */
+  /** Where to paint: white anew, black kept, greys between; resized and cropped as `image`. Default: everywhere. */
+  readonly mask?: Picture | undefined;
+  /** How much of `image` to replace, above 0 (nothing) to 1 (everything). Default 0.75; for inpainting models 1. */
   readonly strength?: number | undefined;
   /** Encoders for this request only; the others, and everything else, stay as loaded. */
   readonly encoders?: Partial<Record<EncoderSlot, EncoderChoice>> | undefined;
@@ -202,6 +204,8 @@ export interface GenerateResult {
   readonly guidance?: number | undefined;
   readonly cfg: number;
   readonly noise: 'torch' | 'philox';
+  /** of a picture to start from */
+  readonly strength?: number | undefined;
   readonly encoders: EncoderChoices;
   readonly precisions: Precisions;
   readonly conditioning: Conditioning;

@@ -15,6 +15,7 @@ import {
 import type { DenoiserPart, GenerateOptions, Profile } from './image_types.js';
 import { familySide, presetFor, type Preset, type PresetName } from './presets.js';
 import { profileFor } from './profiles.js';
+import { isInpainting } from './starting_picture.js';
 
 export interface Request {
   readonly width: number;
@@ -36,6 +37,8 @@ export interface Request {
   readonly cfg: number;
   readonly skipLayers: SkippedLayers | undefined;
   readonly noise: 'torch' | 'philox';
+  /** of a picture to start from */
+  readonly strength: number | undefined;
   readonly tile: number;
 }
 
@@ -76,7 +79,8 @@ export const usualSide = ({ denoiser, vae }: RequestModel, preset: Preset): numb
 /** @throws KotobaError ERR_ARGUMENT, naming the option */
 export function resolveRequest(options: GenerateOptions, model: RequestModel): Request {
   const { denoiser } = model;
-  const { image, strength = image ? 0.75 : 1, tile = DEFAULT_TILE } = options;
+  const { image, tile = DEFAULT_TILE } = options;
+  const { strength = image && !isInpainting(denoiser) ? 0.75 : 1 } = options;
   const profile = profileFor(denoiser, options.profile);
   const { name: preset, preset: usual } = presetFor(denoiser, options.preset);
   const { guidance = 3.5, cfg = usual.cfg, steps = usual.steps, sampler = usual.sampler } = options;
@@ -88,6 +92,7 @@ export function resolveRequest(options: GenerateOptions, model: RequestModel): R
   const levels = levelsOf(denoiser, profile.name, options, width, height);
   const { discardPenultimate } = solverNamed(sampler);
   if (options.strength !== undefined && !image) throw wrong('strength', 'an image to start from', 'none');
+  if (options.mask && !image) throw wrong('mask', 'an image to start from', 'none');
   if (noise !== 'torch' && noise !== 'philox') throw wrong('noise', 'torch or philox', noise);
   checkNumber('guidance', guidance, 0, 1000);
   checkNumber('cfg', cfg, 0, 1000);
@@ -102,6 +107,7 @@ export function resolveRequest(options: GenerateOptions, model: RequestModel): R
   return {
     ...{ width, height, profile: profile.name, preset, sampler, schedule, sigmas, levels, cfg, noise, tile },
     steps: sigmas.length - 1,
+    strength: image && strength,
     seeds: seedsOf(options),
     noiseScale: isFromPureNoise ? profile.rules.noiseScale : 'sigma',
     timesteps: profile.rules.timesteps,

@@ -18,8 +18,10 @@ import {
 } from '../sampling/index.js';
 import { repeated, type Conditions, type Denoiser as Network } from './denoiser.js';
 import { Evaluation } from './evaluation.js';
+import { Masked } from './masked.js';
 import type { Conditioning } from './image_types.js';
 import type { Request } from './request.js';
+import type { StartingPicture } from './starting_picture.js';
 import type { Planes } from './tiles.js';
 
 export interface SampleTask {
@@ -30,10 +32,7 @@ export interface SampleTask {
   readonly conditioning: TextConditions;
   /** for classifier-free guidance */
   readonly negative?: TextConditions | undefined;
-  /** [z, height, width]: latents of the picture to start from */
-  readonly start?: Planes | undefined;
-  /** [channels, height, width]: what a network for inpainting sees beside the latents */
-  readonly beside?: Float32Array | undefined;
+  readonly start?: StartingPicture | undefined;
   /** Pixels along a side of a latent. */
   readonly factor: number;
   /** Whether to record the network's evaluation once and replay it for every step. Default: no. */
@@ -76,10 +75,14 @@ export async function sampleLatents(ops: Ops, task: SampleTask): Promise<Planes[
   const draw = noiseSource(ops, layout, request, seeds);
   using first = draw();
   using path = new BrownianNoise(algebra, draw);
-  using latent = task.start && tokensOf(ops, layout, repeated(task.start.data, layout.batch));
+  const { latents, mask } = task.start ?? {};
+  using latent = latents && tokensOf(ops, layout, repeated(latents.data, layout.batch));
+  using painted = mask && tokensOf(ops, layout, repeated(mask, layout.batch * layout.channels));
+  const { prediction } = request.levels;
+  using masked = latent && painted && new Masked(ops, { mask: painted, latent, noise: first, prediction });
   using start = startLatent(algebra, {
     noise: first,
-    prediction: request.levels.prediction,
+    prediction,
     sigma: request.sigmas[0]!,
     noiseScale: request.noiseScale,
     ...(latent && { latent }),
@@ -88,7 +91,7 @@ export async function sampleLatents(ops: Ops, task: SampleTask): Promise<Planes[
   const sampling = sample({
     solver: request.sampler,
     algebra,
-    denoise: guided.denoise,
+    denoise: masked ? masked.around(guided.denoise) : guided.denoise,
     x: start,
     sigmas: request.sigmas,
     model: request.levels,
@@ -121,11 +124,11 @@ function finished(ops: Ops, x: Tensor, { sigmas, levels }: Request): Tensor {
 }
 
 function conditions(
-  { request, beside }: SampleTask,
+  { request, start }: SampleTask,
   { hidden, pooled }: TextConditions,
   { batch, height, width }: Layout,
 ): Conditions {
-  return { batch, height, width, hidden, pooled, guidance: request.guidance, beside };
+  return { batch, height, width, hidden, pooled, guidance: request.guidance, beside: start?.beside };
 }
 
 /** The network with the prompt, and with the negative prompt where there is guidance against one. */

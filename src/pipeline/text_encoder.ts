@@ -14,7 +14,6 @@ import {
   tokenizePromptAsync,
   type ChunkLayout,
   type EncoderFamily,
-  type PromptDialect,
   type TokenChunk,
   type TokenizedPrompt,
   type Tokenizer,
@@ -23,9 +22,10 @@ import { openDevice } from './device_choice.js';
 import { EncodeJob, type EncodeProgress } from './encode_job.js';
 import { EncodeRunner } from './encode_runner.js';
 import type { EncodeOptions, Encoding, LoadOptions } from './encoder_types.js';
-import { resolvePrecision } from './precision.js';
 import { concatenate } from './join_encoders.js';
-import { emptyRows, joinRows, passes, type EncodedRow, type Pass } from './token_rows.js';
+import { resolvePrecision } from './precision.js';
+import { statesWanted, weightsOf, type StatesWanted } from './states_wanted.js';
+import { emptyRows, joinRows, passes, requireTokens, type EncodedRow, type Pass } from './token_rows.js';
 
 /** Token families of slots: what pads and chunks a prompt. */
 const FAMILIES: Partial<Record<Slot, EncoderFamily>> = {
@@ -165,7 +165,9 @@ export class TextEncoder implements AsyncDisposable {
 
   /** Runs the network on raw token ids: what `kotoba forward` and parity tests need. */
   async encodeTokens(tokens: TokenBatch, wanted?: Wanted, signal?: AbortSignal): Promise<EncodedTokens> {
-    this.#checkTokens(tokens);
+    if (this.#disposed)
+      throw new KotobaError('ERR_DISPOSED', `${this.network.name}: used after it was disposed`);
+    requireTokens(tokens, this.network);
     const onLayer = this.#isLean ? this.#forgetting(wanted?.onLayer) : wanted?.onLayer;
     const job = async (): Promise<EncodedTokens> => {
       try {
@@ -218,13 +220,13 @@ export class TextEncoder implements AsyncDisposable {
       { ids: pass.ids, batch: pass.rows.length },
       {
         raw: norm === 'none' ? [...extra, layer] : extra,
-        normed: layer === depth ? [] : [layer],
+        normed: layer === depth || norm === 'none' ? [] : [layer],
         onLayer,
       },
       signal,
     );
-    const normed = layer === depth ? out.lastHiddenState : out.normed.get(layer)!;
-    const hidden = norm === 'none' ? out.raw.get(layer)! : normed;
+    const normed = layer === depth ? out.lastHiddenState : out.normed.get(layer);
+    const hidden = norm === 'none' ? out.raw.get(layer) : normed;
     const tokens = pass.ids.length / pass.rows.length;
     for (const [row, chunk] of pass.rows.entries()) {
       const hiddenStates = extra.map((i) => [i, slice(out.raw.get(i), row, tokens * width)!] as const);
@@ -269,30 +271,6 @@ export class TextEncoder implements AsyncDisposable {
     return chunkLayout(this.family, { ...limit, ...rules, ...options.layout });
   }
 
-  #checkTokens({ ids, batch, mask }: TokenBatch): void {
-    if (this.#disposed)
-      throw new KotobaError('ERR_DISPOSED', `${this.network.name}: used after it was disposed`);
-    const tokens = ids.length / batch;
-    const { positions, vocabulary, name } = this.network;
-    if (!Number.isInteger(tokens) || tokens < 1 || tokens > positions)
-      throw new KotobaError(
-        'ERR_ARGUMENT',
-        `${name}: expected 1 to ${positions} tokens in each of ${batch} sequences, got ${ids.length} ids`,
-      );
-    if (mask && mask.length !== ids.length)
-      throw new KotobaError(
-        'ERR_ARGUMENT',
-        `${name}: expected a mask of ${ids.length} values, got ${mask.length}`,
-      );
-    const bad = ids.findIndex((id) => id < 0 || id >= vocabulary);
-    if (bad >= 0)
-      throw new KotobaError(
-        'ERR_TOKEN_ID',
-        `${name}: expected ids from 0 to ${vocabulary - 1}, got ${ids[bad]} at position ${bad}: ` +
-          `the tokenizer does not belong to these weights`,
-      );
-  }
-
   /** Waits for nothing: queued work of this encoder is cancelled when it owns its device. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#disposed) return;
@@ -301,33 +279,6 @@ export class TextEncoder implements AsyncDisposable {
     this.#weights[Symbol.dispose]();
     if (this.#ownsDevice) this.device.close();
   }
-}
-
-/** Whose weights are applied. */
-const weightsOf = ({ dialect = 'plain', weighting }: EncodeOptions): PromptDialect | undefined =>
-  weighting === 'none' ? undefined : dialect;
-
-/** Which states a caller's options ask for. */
-interface StatesWanted {
-  /** The layer whose output is the conditioning. */
-  readonly layer: number;
-  readonly norm: 'final' | 'none';
-  readonly extra: readonly number[];
-}
-
-/** @throws KotobaError ERR_ARGUMENT */
-function statesWanted(options: EncodeOptions, depth: number): StatesWanted {
-  const { clipSkip = 1, norm = 'final', hiddenStates = [] } = options;
-  const layer = depth + 1 - clipSkip;
-  if (!Number.isInteger(layer) || layer < 1 || layer > depth)
-    throw new KotobaError('ERR_ARGUMENT', `clipSkip: expected 1 to ${depth}, got ${clipSkip}`);
-  if (norm !== 'final' && norm !== 'none')
-    throw new KotobaError('ERR_ARGUMENT', `norm: expected final or none, got "${norm as string}"`);
-  const extra = hiddenStates === 'all' ? Array.from({ length: depth + 1 }, (_, i) => i) : hiddenStates;
-  const absent = extra.find((i) => !Number.isInteger(i) || i < 0 || i > depth);
-  if (absent !== undefined)
-    throw new KotobaError('ERR_ARGUMENT', `hiddenStates: expected numbers from 0 to ${depth}, got ${absent}`);
-  return { layer, norm, extra };
 }
 
 function slice(values: Float32Array | undefined, index: number, length: number): Float32Array | undefined {

@@ -1,4 +1,6 @@
 /** Prompts → equally long token rows for the device, and the encoded rows back to one embedding per prompt. */
+import type { TextNetwork, TokenBatch } from '../encoders/text_network.js';
+import { KotobaError } from '../errors.js';
 import {
   emphasizeKeepingMean,
   emptyPromptChunk,
@@ -81,4 +83,27 @@ export function joinRows(
       : emphasizeKeepingMean(hidden, chunk.weights);
   });
   return concatenate(rows);
+}
+
+/** @throws KotobaError ERR_ARGUMENT, ERR_TOKEN_ID for ids that are not this network's */
+export function requireTokens({ ids, batch, mask }: TokenBatch, network: TextNetwork): void {
+  const tokens = ids.length / batch;
+  const { positions, vocabulary, name } = network;
+  if (!Number.isInteger(tokens) || tokens < 1 || tokens > positions)
+    throw new KotobaError(
+      'ERR_ARGUMENT',
+      `${name}: expected 1 to ${positions} tokens in each of ${batch} sequences, got ${ids.length} ids`,
+    );
+  if (mask && mask.length !== ids.length)
+    throw new KotobaError(
+      'ERR_ARGUMENT',
+      `${name}: expected a mask of ${ids.length} values, got ${mask.length}`,
+    );
+  const bad = ids.findIndex((id) => id < 0 || id >= vocabulary);
+  if (bad >= 0)
+    throw new KotobaError(
+      'ERR_TOKEN_ID',
+      `${name}: expected ids from 0 to ${vocabulary - 1}, got ${ids[bad]} at position ${bad}: ` +
+        `the tokenizer does not belong to these weights`,
+    );
 }

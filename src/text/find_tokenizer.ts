@@ -151,7 +151,8 @@ export function missingT5Tokenizer({ weights, isGguf, lookedAt }: MissingT5Token
     'ERR_TOKENIZER_MISSING',
     `${weights}: a T5 needs its vocabulary, and weights alone do not have it. Give it in one of three ways:\n` +
       '  1. put spiece.model or tokenizer.json beside the weights (or in a tokenizer, tokenizer_2 or tokenizer_3 folder there);\n' +
-      '  2. name the file or folder: --t5-tokenizer PATH (library: t5Tokenizer);\n' +
+      '  2. name the file or folder: --t5-tokenizer PATH (library: t5Tokenizer); kotoba pull t5-vocabulary fetches one,\n' +
+      '     which --t5-tokenizer t5-vocabulary then takes;\n' +
       `  3. use a GGUF file that carries tokenizer.ggml.* metadata${isGguf ? ' (this one does not)' : ''}.\n` +
       `Every T5 v1.1, Flan-T5 and T5-XXL has the same vocabulary. Looked in: ${folders.join(', ') || 'no folder'}`,
   );
