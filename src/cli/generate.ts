@@ -47,6 +47,7 @@ import { checkPreview, writePreview } from './preview_file.js';
 import { progressLine, type ProgressLine } from './progress.js';
 import { readPrompts } from './prompts.js';
 import { styleFor } from './text.js';
+import { printWarnings } from './text_warnings.js';
 
 export interface GenerateCommandOptions extends ImageCommandOptions {
   output?: string;
@@ -65,13 +66,17 @@ const HELP = `
 Examples:
   The small model that ships; the file is called after prompt and seed:
     $ kotoba generate "a red circle to the left of a blue square"
+  A checkpoint with everything inside, and the same with a better CLIP-L:
+    $ kotoba generate "a sparrow on a girl's hand" --model sd_xl_base_1.0.safetensors --seed 1
+    $ kotoba generate "a sparrow on a girl's hand" --model sd_xl_base_1.0.safetensors --seed 1 --clip-l clip-gmp
   Flux.1 with a better T5, 8-bit activations in the T5 only:
     $ kotoba generate "a sparrow on a girl's hand" -o sparrow.png --size 1024x768 --model flux1-schnell.safetensors \\
         --vae ae.safetensors --clip-l clip_l.safetensors --t5 flan-t5-xxl-Q8_0.gguf --precision t5=int8
   Four seeds, watched while they come:
     $ kotoba generate "a yellow star" --seed 1 --count 4 -o stars/ --preview now.png
-  From a picture:
+  From a picture, and in a part of it only:
     $ kotoba generate "a green star" --image star.png --strength 0.6 -o green.png
+    $ kotoba generate "a green star" --image star.png --mask middle.png --strength 1 -o middle-green.png
 
 --output is a .png file, in whose name {prompt}, {seed} and {n} are replaced, or a folder ("pictures/"). Several
 pictures of one name are numbered: out-1.png, out-2.png. Picture i of a prompt has the seed SEED + i.
@@ -149,7 +154,9 @@ async function generate(
     ...done,
     parts: plan.sources.map((source) => partReport(source, precisions, hashes)),
     isShipped: options.model === undefined,
+    prompts: plan.prompts,
   });
+  printWarnings(context, report.warnings);
   if (options.json) io.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
   else printGenerate(context, report);
 }

@@ -5,6 +5,7 @@ import { deviceText } from './device.js';
 import type { RunSettings } from './image_info.js';
 import type { PartReport } from './image_parts.js';
 import type { CliContext } from './io.js';
+import { textWarnings } from './text_warnings.js';
 import { bytesText, counted, printable, secondsText, styleFor, table, type Style } from './text.js';
 import { kotobaVersion } from './version.js';
 
@@ -32,6 +33,8 @@ export interface GenerateReport {
   /** over all prompts */
   readonly seconds: PhaseSeconds & { readonly load: number };
   readonly peakMemoryBytes: number;
+  /** what of the prompts had no effect */
+  readonly warnings: readonly string[];
   readonly version: string;
 }
 
@@ -42,6 +45,7 @@ export function generateReport(done: {
   readonly loadSeconds: number;
   readonly device: Device['info'];
   readonly isShipped: boolean;
+  readonly prompts: readonly string[];
 }): GenerateReport {
   const { pictures, results, parts, loadSeconds, isShipped } = done;
   const { name, description, instructions, threads } = done.device;
@@ -69,6 +73,7 @@ export function generateReport(done: {
       decode: sum(({ seconds }) => seconds.decode),
     },
     peakMemoryBytes: peakMemoryBytes(),
+    warnings: textWarnings(results, done.prompts),
     version: kotobaVersion(),
   };
 }
@@ -96,7 +101,12 @@ export function partLines(
 ): string[] {
   const shipped =
     model === 'shipped'
-      ? [style.dim('The small model that ships with Kotoba draws simple shapes; --model takes Flux.1.'), '']
+      ? [
+          style.dim(
+            'The small model that ships with Kotoba draws simple shapes; --model takes SD1, SDXL, SD3 and Flux.1.',
+          ),
+          '',
+        ]
       : [];
   const rows = parts.flatMap(({ slot, precision, description, file }) => [
     [style.bold(style.cyan(slot)), precision, printable(description)],
@@ -106,7 +116,7 @@ export function partLines(
 }
 
 function summary({ settings, seconds, ...report }: GenerateReport): string[][] {
-  const { width, height, steps, sampler, schedule, guidance, cfg } = settings;
+  const { width, height, profile, preset, steps, sampler, schedule, guidance, cfg } = settings;
   const strengths = [
     ...(guidance === undefined ? [] : [`guidance ${guidance}`]),
     ...(cfg === 1 ? [] : [`CFG ${cfg}`]),
@@ -116,6 +126,8 @@ function summary({ settings, seconds, ...report }: GenerateReport): string[][] {
     `${counted(steps, 'step')} of ${sampler}`,
     `schedule ${schedule}`,
     ...strengths,
+    ...(preset === 'base' ? [] : [`preset ${preset}`]),
+    `profile ${profile}`,
   ];
   const { load, encode, sample, decode } = seconds;
   return [
