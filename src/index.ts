@@ -31,6 +31,7 @@ export {
   type EncodedPrompt,
   type EncoderChoice,
   type EncoderChoices,
+  type ReplacedEncoders,
   type EncoderSlot,
   type GenerateOptions,
   type GenerateProgress,

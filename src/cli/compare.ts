@@ -11,7 +11,7 @@ import {
   type CompareResult,
 } from '../pipeline/compare.js';
 import { compareGrid } from '../pipeline/compare_grid.js';
-import { requireEncoders } from '../pipeline/encoder_widths.js';
+import { chosenEncoders, requireEncoders } from '../pipeline/encoder_widths.js';
 import type { ImageModel } from '../pipeline/image_types.js';
 import type { Device } from '../runtime/device.js';
 import {
@@ -125,10 +125,15 @@ async function compare(context: CliContext, given: string[], options: CompareCom
   const files = checkedFiles(options, [own.denoiser, vae!, ...columns.flatMap(filesOf)]);
   const prompts = await readPrompts(given, options.promptFile, io.stdin);
   const sampling = await samplingOptions(context, options);
-  const model: ImageModel = { denoiser: own.denoiser, vae: vae!, encoders: columns[0]!.encoders };
+  const model: ImageModel = {
+    denoiser: own.denoiser,
+    vae: vae!,
+    encoders: chosenEncoders({}, columns[0]!.encoders),
+  };
   const compareOptions = { ...sampling, prompts, columns, seeds: options.seeds };
   await withPipeline(model, { ...options, precision: undefined }, device, async (running) => {
-    for (const { encoders } of columns) requireEncoders(encoders, running.pipeline.denoiser);
+    for (const { encoders } of columns)
+      requireEncoders(chosenEncoders({}, encoders), running.pipeline.denoiser);
     const result = await runCompare(context, running, compareOptions);
     const written = await writeAll(context, { result, options, files, model, device });
     const report = compareReport(result, written);
@@ -139,7 +144,8 @@ async function compare(context: CliContext, given: string[], options: CompareCom
   });
 }
 
-const filesOf = ({ encoders }: CompareColumn): string[] => Object.values(encoders).map(({ path }) => path);
+const filesOf = ({ encoders }: CompareColumn): string[] =>
+  Object.values(chosenEncoders({}, encoders)).map(({ path }) => path);
 
 /** @throws KotobaError ERR_ARGUMENT for parts that neither the model nor an option gives */
 function columnsOf(

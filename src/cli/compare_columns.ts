@@ -9,7 +9,7 @@ import { ENCODER_SLOTS, type EncoderChoice, type EncoderSlot } from '../pipeline
 import { resolvePrecision, type Precision } from '../pipeline/precision.js';
 import { SHIPPED_T5 } from '../pipeline/shipped_model.js';
 import type { Device } from '../runtime/device.js';
-import { partFile, type PartFiles } from './image_models.js';
+import { NONE, partFile, type PartFiles } from './image_models.js';
 import { encoderSettings, type ImageCommandOptions } from './image_options.js';
 import * as option from './options.js';
 
@@ -149,15 +149,21 @@ interface Ran {
 /** A label says what sets a column apart from the others, no more: "flan-t5-xxl int8", "CLIP-L fp32". */
 function labelled(choices: readonly Choice[], options: ColumnOptions, device: Where): CompareColumn[] {
   const columns = choices.map((choice) => ran(choice, options, device));
-  const differ = (of: (column: Ran) => string | undefined): boolean => new Set(columns.map(of)).size > 1;
+  const differ = (of: (column: Ran) => readonly (string | undefined)[]): boolean =>
+    new Set(columns.flatMap(of)).size > 1;
   const slots = AXES.filter((slot) => columns.some(({ encoders }) => encoders[slot])).map((slot) => ({
     slot,
     names: shortNames(columns.flatMap(({ encoders }) => encoders[slot]?.path ?? [])),
-    files: differ(({ encoders }) => encoders[slot]?.path),
-    precisions: differ(({ precisions }) => precisions[slot]),
+    files: differ(({ encoders }) => [encoders[slot]?.path]),
+    // An encoder that is left out has no other precision.
+    precisions: differ(({ precisions }) => (precisions[slot] ? [precisions[slot]] : [])),
   }));
   const isTogether = columns.every(({ precisions }) => new Set(Object.values(precisions)).size === 1);
-  const first = slots[0]!;
+  // Nothing sets these apart: whatever the first encoder is called that none is without.
+  const plain = ({ encoders, precisions }: Ran): string => {
+    const { slot, names, precisions: differing } = slots.find(({ slot: each }) => encoders[each])!;
+    return differing ? precisions[slot]! : names.get(encoders[slot]!.path)!;
+  };
   return columns.map(({ encoders, precisions }) => {
     const words = slots.map(({ slot, names, files, precisions: differing }) => {
       const path = encoders[slot]?.path;
@@ -168,8 +174,11 @@ function labelled(choices: readonly Choice[], options: ColumnOptions, device: Wh
       ].join(' ');
     });
     const label = words.filter((word) => word !== '').join(' + ');
-    const plain = first.precisions ? precisions[first.slot] : first.names.get(encoders[first.slot]!.path);
-    return { label: label || plain!, encoders };
+    const absent = slots.flatMap(({ slot }) => (encoders[slot] ? [] : [[slot, NONE] as const]));
+    return {
+      label: label || plain({ encoders, precisions }),
+      encoders: { ...encoders, ...Object.fromEntries(absent) },
+    };
   });
 }
 

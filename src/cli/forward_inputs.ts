@@ -26,12 +26,19 @@ export function readTokenInputs(path: string, kind: keyof typeof NAMES): TokenIn
   return { ids: readIds(path, tokenIds), batch, mask };
 }
 
+/** Names of a wrong file that a message lists. */
+const SHOWN = 5;
+
 /** @throws KotobaError ERR_ARGUMENT for an unknown input */
 function openInputs(path: string, kind: string, known: readonly string[]): ReadonlyMap<string, TensorInfo> {
   const { tensors } = openModel(path);
   const unknown = [...tensors.keys()].filter((name) => !known.includes(name));
+  const others = unknown.length > SHOWN ? `, … and ${unknown.length - SHOWN} more` : '';
   if (unknown.length > 0)
-    throw wrong(path, `expected ${known.join(' and ')} for ${kind}, got also ${unknown.join(', ')}`);
+    throw wrong(
+      path,
+      `expected ${known.join(' and ')} for ${kind}, got also ${unknown.slice(0, SHOWN).join(', ')}${others}`,
+    );
   return tensors;
 }
 

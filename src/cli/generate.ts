@@ -14,9 +14,8 @@ import {
 import type { Precision } from '../pipeline/precision.js';
 import { openDevice } from './device.js';
 import { pictureTexts } from './image_info.js';
-import { imageModel, imageModelDirs, imageModelFiles } from './image_models.js';
+import { imageModel, imageModelDirs, imageModelFiles, type PartFiles } from './image_models.js';
 import {
-  CONFIG_SLOTS,
   DENOISER_SLOTS,
   MAX_SEED,
   addModelOptions,
@@ -132,9 +131,8 @@ async function generate(
   options: GenerateCommandOptions,
 ): Promise<void> {
   const { io } = context;
-  option.requireSlots('--precision', options.precision, [...DENOISER_SLOTS, ...ENCODER_SLOTS, 'vae']);
-  option.requireSlots('--config', options.config, CONFIG_SLOTS);
   const files = imageModelFiles(options, imageModelDirs(context, options.modelsDir));
+  requireEffect(options, files);
   const plan = await planned(context, given, options, partSources(files));
   const model = imageModel(files, (slot) =>
     encoderSettings(slot, options, option.valueFor(options.precision, slot)),
@@ -159,6 +157,15 @@ async function generate(
   printWarnings(context, report.warnings);
   if (options.json) io.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
   else printGenerate(context, report);
+}
+
+/** @throws KotobaError ERR_ARGUMENT for what is said about an encoder that this model does without */
+function requireEffect(options: GenerateCommandOptions, files: PartFiles): void {
+  const encoders = ENCODER_SLOTS.filter((slot) => files[slot] !== undefined);
+  option.requireSlots('--precision', options.precision, [...DENOISER_SLOTS, ...encoders, 'vae']);
+  option.requireSlots('--config', options.config, [...DENOISER_SLOTS, ...encoders]);
+  if (files.t5 === undefined && options.t5Length !== undefined)
+    throw new KotobaError('ERR_ARGUMENT', '--t5-length: expected none for a model without T5');
 }
 
 /** Hashes the files beside the work, and no longer than the work goes on. */

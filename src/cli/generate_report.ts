@@ -93,7 +93,7 @@ export function printGenerate({ io }: CliContext, report: GenerateReport): void 
   io.stdout.write(`${lines.join('\n')}\n`);
 }
 
-/** Each part with its file below. */
+/** Each part with its file below; parts of one file have it once. */
 export function partLines(
   parts: readonly PartReport[],
   model: GenerateReport['model'],
@@ -108,9 +108,9 @@ export function partLines(
           '',
         ]
       : [];
-  const rows = parts.flatMap(({ slot, precision, description, file }) => [
+  const rows = parts.flatMap(({ slot, precision, description, file }, i) => [
     [style.bold(style.cyan(slot)), precision, printable(description)],
-    ['', '', style.dim(printable(file))],
+    ...(parts[i + 1]?.file === file ? [] : [['', '', style.dim(printable(file))]]),
   ]);
   return [...shipped, ...table(rows)];
 }

@@ -11,7 +11,10 @@ export interface PictureOrigin {
   readonly prompt: string;
   readonly seed: bigint;
   readonly settings: CompareSettings;
-  readonly options: Pick<ImageCommandOptions, 'negative' | 'dialect' | 't5Length' | 'clipSkip' | 'shift'>;
+  readonly options: Pick<
+    ImageCommandOptions,
+    'negative' | 'dialect' | 't5Length' | 'clipSkip' | 'shift' | 'slg' | 'mask'
+  >;
   readonly parts: Readonly<Record<string, PartInfo>>;
   readonly device: string;
 }
@@ -21,6 +24,8 @@ export function pictureTexts(origin: PictureOrigin): Map<string, string> {
   const { prompt, seed, settings, options, parts, device } = origin;
   const { width, height, profile, preset, steps, sampler, schedule, sigmas, guidance, cfg, noise, strength } =
     settings;
+  const { scale, layers } = options.slg ?? {};
+  const skipLayers = scale !== undefined && { scale, ...(layers && { layers }) };
   const info: GenerationInfo = {
     prompt,
     ...(options.negative !== undefined && { negativePrompt: options.negative }),
@@ -34,6 +39,8 @@ export function pictureTexts(origin: PictureOrigin): Map<string, string> {
     cfg,
     ...(guidance !== undefined && { guidance }),
     ...(strength !== undefined && { strength }),
+    ...(options.mask !== undefined && { masked: true }),
+    ...(skipLayers && { skipLayers }),
     noise: noise === 'torch' ? 'cpu' : 'philox',
     device,
     profile,

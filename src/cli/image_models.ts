@@ -37,7 +37,7 @@ const PART_OPTIONS: Readonly<Record<PipelinePart, string>> = {
 };
 
 /** What leaves out an encoder that the model can do without. */
-export const NONE = 'none';
+export const NONE = 'none' as const;
 
 /** As named on the command line. */
 export interface ImageModelFiles {
@@ -102,10 +102,22 @@ function shippedParts(): PartFiles {
 export function imageModelFiles(files: ImageModelFiles, dirs: readonly string[]): PartFiles {
   const { vae, clipL: clip_l, clipG: clip_g, clipH: clip_h, t5 } = files;
   const own = partsOfModel(files.model, dirs);
+  if (t5 === NONE) requireNoT5(own.denoiser);
   const named = Object.entries({ vae, clip_l, clip_g, clip_h, t5 }).flatMap(([slot, name]) =>
     name === undefined ? [] : [[slot, partFile(slot as PipelinePart, name, dirs)] as const],
   );
   return completed({ ...own, ...Object.fromEntries(named) }, files.model);
+}
+
+/** @throws KotobaError ERR_ARGUMENT for a denoiser that cannot do without T5 */
+function requireNoT5(path: string): void {
+  const denoiser = denoiserIn(identify(openModel(path)))!;
+  const needsT5 = encoderSlots(denoiser).some(({ slot, isOptional }) => slot === 't5' && !isOptional);
+  if (needsT5)
+    throw new KotobaError(
+      'ERR_ARGUMENT',
+      `--t5 ${NONE}: ${denoiser.description} cannot do without a T5: leave the option out, or give --t5 FILE`,
+    );
 }
 
 /** A file that an option names, which must hold what the option is for; undefined for `none`, where that is possible. */

@@ -275,7 +275,7 @@ export function parseSize(text: string): PictureSize {
   return { width: Number(width), height: Number(height) };
 }
 
-function decimal(text: string): number {
+export function decimal(text: string): number {
   const value = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text.trim()) ? Number(text) : NaN;
   if (!Number.isFinite(value)) throw new InvalidArgumentError(`expected a number, got "${text}".`);
   return value;

@@ -13,6 +13,8 @@ import {
   type TensorInfo,
 } from '../formats/index.js';
 import { usedTensors } from '../formats/part.js';
+import { encoderSlots } from '../pipeline/encoder_widths.js';
+import type { DenoiserPart } from '../pipeline/image_types.js';
 import { findT5Tokenizer, hasGgufT5Vocabulary } from '../text/index.js';
 
 export interface DTypeShare {
@@ -70,6 +72,8 @@ export interface Inspection {
   readonly leftovers: readonly Leftover[];
   /** how to encode with it; null where it has no text encoder */
   readonly command: string | null;
+  /** how to make pictures with it, and which files that takes besides; null where it has no denoiser */
+  readonly generate: string | null;
   readonly tensors?: readonly TensorLine[];
 }
 
@@ -96,6 +100,7 @@ export async function inspectFile(path: string, options: InspectFileOptions = {}
     parts: inspected,
     leftovers: leftovers(model, parts),
     command: commandFor(path, inspected),
+    generate: generateCommandFor(path, parts),
     ...(options.tensors && { tensors: tensorLines(model, parts) }),
   };
 }
@@ -181,7 +186,9 @@ const OPTIONS: Partial<Record<Slot, string>> = {
   clip_l: '--clip-l',
   longclip_l: '--clip-l',
   clip_g: '--clip-g',
+  clip_h: '--clip-h',
   t5: '--t5',
+  vae: '--vae',
 };
 
 function commandFor(path: string, parts: readonly PartInspection[]): string | null {
@@ -199,6 +206,19 @@ function commandFor(path: string, parts: readonly PartInspection[]): string | nu
     configs.join('') +
     (missing ? ' --t5-tokenizer spiece.model' : '')
   );
+}
+
+function generateCommandFor(path: string, parts: readonly Part[]): string | null {
+  const denoiser = parts.find(
+    (part): part is DenoiserPart => part.slot === 'unet' || part.slot === 'transformer',
+  );
+  if (denoiser === undefined || denoiser.undecided.length > 0) return null;
+  const needed = encoderSlots(denoiser).flatMap(({ slot, isOptional }) => (isOptional ? [] : [slot]));
+  const missing = [...needed, 'vae' as const].filter((slot) =>
+    parts.every(({ fits }) => !fits.includes(slot)),
+  );
+  const files = missing.map((slot) => ` ${OPTIONS[slot]} ${slot}.safetensors`);
+  return `kotoba generate "a sparrow on a girl's hand" --model ${quoted(path)}${files.join('')}`;
 }
 
 /** For a POSIX shell. */

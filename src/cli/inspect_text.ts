@@ -1,5 +1,5 @@
 /** An inspection as lines for people. */
-import type { ClipConfig, T5Config } from '../formats/index.js';
+import type { ClipConfig, MmditConfig, T5Config, UnetConfig } from '../formats/index.js';
 import type { Inspection, PartInspection, TensorLine } from './inspect_file.js';
 import { bytesText, counted, grouped, printable, shapeText, table, wrap, type Style } from './text.js';
 
@@ -74,11 +74,30 @@ function configText(part: PartInspection): string {
       `vocabulary ${c.vocab_size}${projection}`
     );
   }
+  if (part.slot === 'unet') return unetText(part.config as UnetConfig);
+  if (part.family === 'sd3' && part.slot === 'transformer') return mmditText(part.config as MmditConfig);
   if (part.family !== 't5') return '';
   const c = part.config as T5Config;
   return (
     `${c.num_layers} layers, width ${c.d_model}, ${c.num_heads} heads of ${c.d_kv}, feed-forward ` +
     `${c.d_ff} (${c.is_gated_act ? 'gated ' : ''}${c.dense_act_fn}), vocabulary ${c.vocab_size}`
+  );
+}
+
+function unetText(c: UnetConfig): string {
+  const vector = c.adm_in_channels > 0 ? `, a vector of ${c.adm_in_channels}` : '';
+  const predicts = c.prediction === 'v' ? 'velocities' : 'the noise';
+  const last = c.zero_terminal_snr ? ', from pure noise on' : '';
+  return (
+    `${c.in_channels} channels in, levels of ${c.widths.join(', ')}, heads ${c.heads.join(', ')}; ` +
+    `attends to tokens of ${c.context_dim}${vector}; predicts ${predicts} (${c.prediction})${last}`
+  );
+}
+
+function mmditText(c: MmditConfig): string {
+  return (
+    `${counted(c.depth, 'block')}, width ${c.hidden_size}, ${c.num_heads} heads; attends to tokens of ` +
+    `${c.context_dim}, a vector of ${c.adm_in_channels}`
   );
 }
 
@@ -144,8 +163,12 @@ function tensorText(tensors: readonly TensorLine[], style: Style): string[] {
   return table([head, ...rows], { indent: '  ', right: [3] });
 }
 
-function advice({ command, parts }: Inspection, style: Style): string[] {
-  if (command !== null) return [`  ${style.dim('$')} ${printable(command)}`];
+function advice({ command, generate, parts }: Inspection, style: Style): string[] {
   const what = parts.map(({ slot }) => slot).join(', ');
-  return [style.dim(`  No text encoder in it (${what}): kotoba encode takes its encoders' own files.`)];
+  const none = `  No text encoder in it (${what}): kotoba encode takes its encoders' own files.`;
+  const commands = [command, generate].filter((line) => line !== null);
+  return [
+    ...(command === null ? [style.dim(none)] : []),
+    ...commands.map((line) => `  ${style.dim('$')} ${printable(line)}`),
+  ];
 }

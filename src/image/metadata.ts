@@ -36,6 +36,10 @@ export interface GenerationInfo {
   readonly guidance?: number;
   /** image-to-image: 0 keeps the picture, 1 ignores it */
   readonly strength?: number;
+  /** whether only a part of that picture was painted anew */
+  readonly masked?: boolean;
+  /** skip-layer guidance; blocks where they were not the usual ones */
+  readonly skipLayers?: { readonly scale: number; readonly layers?: readonly number[] };
   /** which generator drew the noise: cpu (PyTorch, ComfyUI) or philox (CUDA, A1111) */
   readonly noise: string;
   readonly device?: string;
@@ -97,7 +101,10 @@ const MODEL_SLOTS = ['transformer', 'unet'];
 function infotext(info: GenerationInfo): string {
   const parts = Object.entries(info.parts);
   const model = MODEL_SLOTS.map((slot) => info.parts[slot]).find((part) => part !== undefined);
-  const modules = parts.filter(([slot]) => !MODEL_SLOTS.includes(slot)).map(([, part]) => part);
+  // What lies in the checkpoint itself is no module of its own.
+  const modules = parts.flatMap(([slot, part]) =>
+    MODEL_SLOTS.includes(slot) || (part.file === model?.file && part.sha256 === model.sha256) ? [] : [part],
+  );
   const settings: [string, string | number | undefined][] = [
     ['Steps', info.steps],
     ['Sampler', solverLabel(info.solver)],
@@ -191,6 +198,11 @@ const INFO: Readonly<Record<keyof GenerationInfo, Check>> = {
   cfg: isNumber,
   guidance: isNumber,
   strength: isNumber,
+  masked: (value) => typeof value === 'boolean',
+  skipLayers: (value) =>
+    isObject(value) &&
+    isNumber(value['scale']) &&
+    (value['layers'] === undefined || (Array.isArray(value['layers']) && value['layers'].every(isCount))),
   noise: isText,
   device: isText,
   profile: isText,

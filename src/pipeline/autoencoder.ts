@@ -1,4 +1,5 @@
 /** Latents to pictures and back, in tiles where the picture is large. */
+import { KotobaError } from '../errors.js';
 import { decodeStages, encodeStages, type VaeStage } from '../diffusion/vae.js';
 import { vaeDecoder, vaeEncoder, type VaeDecoder, type VaeEncoder } from '../diffusion/vae_model.js';
 import { requireHalf, type VaePart } from '../formats/index.js';
@@ -19,12 +20,22 @@ export interface TileOptions {
 const OVERLAP = 1 / 8;
 
 /** A file that was cut short outranks what its missing bytes led to. */
-async function intact<T>(slot: NetworkSlot<unknown>, run: () => Promise<T>): Promise<T> {
+async function intact<T>(slot: NetworkSlot<unknown>, ops: Ops, run: () => Promise<T>): Promise<T> {
   try {
     return await run();
+  } catch (error) {
+    throw advised(error, ops);
   } finally {
     slot.requireIntact();
   }
+}
+
+/** What an overflow in 16 bits needs is this part at another precision: the denoiser may keep its own. */
+function advised(error: unknown, { precision }: Ops): unknown {
+  const isOverflow = error instanceof KotobaError && error.code === 'ERR_NON_FINITE' && precision !== 'fp32';
+  if (!isOverflow) return error;
+  const advice = `for the autoencoder alone, which runs at ${precision}: --precision vae=fp32`;
+  return new KotobaError('ERR_NON_FINITE', `${error.message}, or ${advice}`, { cause: error });
 }
 
 /** Runs a tower; the queue fails at the first stage that leaves a NaN or an infinity, and names it. */
@@ -68,7 +79,7 @@ export class Autoencoder {
     const { scale_factor, shift_factor, out_ch } = this.part.config;
     const z = latents.data.map((value) => value / scale_factor + shift_factor);
     return await this.#tiled({ ...latents, data: z }, out_ch, this.factor, options, (tile) =>
-      intact(this.#decoder, () => this.#decodeTile(ops, tile)),
+      intact(this.#decoder, ops, () => this.#decodeTile(ops, tile)),
     );
   }
 
@@ -79,7 +90,7 @@ export class Autoencoder {
   async encode(ops: Ops, pixels: Planes, options: TileOptions): Promise<Planes> {
     const { scale_factor, shift_factor, z_channels } = this.part.config;
     const mean = await this.#tiled(pixels, z_channels, 1 / this.factor, options, (tile) =>
-      intact(this.#encoder, () => this.#encodeTile(ops, tile)),
+      intact(this.#encoder, ops, () => this.#encodeTile(ops, tile)),
     );
     return { ...mean, data: mean.data.map((value) => (value - shift_factor) * scale_factor) };
   }

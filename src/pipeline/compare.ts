@@ -15,8 +15,8 @@ import {
   ENCODER_SLOTS,
   type Conditioning,
   type EncodePromptJob,
-  type EncoderChoice,
   type EncoderSlot,
+  type ReplacedEncoders,
   type GenerateJob,
   type GenerateOptions,
   type GenerateProgress,
@@ -27,7 +27,7 @@ import { Job } from './job.js';
 /** A column: encoders in the place of the pipeline's own. */
 export interface CompareColumn {
   readonly label: string;
-  readonly encoders: Partial<Record<EncoderSlot, EncoderChoice>>;
+  readonly encoders: ReplacedEncoders;
 }
 
 /** The sampler's options go for every cell. */
@@ -45,8 +45,8 @@ export interface CompareOptions extends Omit<GenerateOptions, 'seed' | 'count' |
 }
 
 /**
- * How far the encoders' states are from those of the reference, by encoder; null where their lengths differ, so that
- * nothing can be said. A pooled vector counts as a single token.
+ * How far the encoders' states are from those of the reference, by encoder; null where their lengths differ, or one of
+ * the two is without that encoder, so that nothing can be said. A pooled vector counts as a single token.
  */
 export type ConditioningDistance = Readonly<Partial<Record<EncoderSlot, EmbeddingDistance | null>>>;
 
@@ -292,12 +292,12 @@ const isWithin = (distance: PictureDistance, noise: PictureDistance): boolean =>
   distance.mae <= noise.mae && distance.psnr >= noise.psnr && distance.ssim >= noise.ssim;
 
 function conditioningDistance(a: Conditioning, b: Conditioning): ConditioningDistance {
-  const slots = ENCODER_SLOTS.filter((slot) => b.states[slot]);
+  const slots = ENCODER_SLOTS.filter((slot) => a.states[slot] ?? b.states[slot]);
   return Object.fromEntries(
     slots.map((slot) => {
-      const [own, reference] = [a.states[slot], b.states[slot]!];
-      const isComparable = own?.values.length === reference.values.length;
-      return [slot, isComparable ? embeddingDistance(own.values, reference.values, reference.width) : null];
+      const [own, reference] = [a.states[slot], b.states[slot]];
+      const isComparable = own && own.values.length === reference?.values.length;
+      return [slot, isComparable ? embeddingDistance(own.values, reference.values, own.width) : null];
     }),
   );
 }

@@ -4,6 +4,7 @@ import type { Device } from '../runtime/device.js';
 import type { ChunkLayout, ClipFlavour, PromptDialect, T5Length } from '../text/index.js';
 import type { Encoding } from './encoder_types.js';
 import type { EncoderChoice, EncoderSlot } from './image_types.js';
+import { chunkedRows, type ChunkedRows } from './join_encoders.js';
 import { TextEncoder } from './text_encoder.js';
 
 /** Encodings kept, bytes: 30 prompts of T5-XXL at 512 tokens. */
@@ -30,15 +31,10 @@ export interface TextRequest {
 }
 
 /** F32. */
-export interface EncodedText {
+export interface EncodedText extends ChunkedRows {
   /** [tokens, width], chunks one after another */
   readonly hidden: Float32Array;
   readonly width: number;
-  readonly tokens: number;
-  /** Tokens of one chunk. */
-  readonly chunkTokens: number;
-  /** Tokens up to the end-of-text of the last chunk. */
-  readonly contentTokens: number;
   /** [tokens]: the prompt's weights, whether they were applied or not; absent where all are 1 */
   readonly weights?: Float64Array | undefined;
   /** [width]: CLIP only */
@@ -171,14 +167,15 @@ function clipSkipIn({ network, part }: TextEncoder, request: TextRequest): numbe
   return clipSkip - 1;
 }
 
-function encodedText({ prompt, hidden, width, tokens, pooled, projected }: Encoding): EncodedText {
+function encodedText({ prompt, hidden, width, pooled, projected }: Encoding): EncodedText {
   const { chunks, tokenCount, truncated, hasWeights } = prompt;
-  const chunkTokens = tokens / chunks.length;
+  const rows = chunkedRows(prompt);
+  const { tokens, chunkTokens } = rows;
   const weights = new Float64Array(hasWeights ? tokens : 0);
   if (hasWeights) for (const [i, chunk] of chunks.entries()) weights.set(chunk.weights, i * chunkTokens);
   return {
-    ...{ hidden, width, tokens, pooled, projected, chunkTokens },
-    contentTokens: tokens - chunkTokens + chunks.at(-1)!.eosIndex + 1,
+    ...{ hidden, width, pooled, projected },
+    ...rows,
     weights: hasWeights ? weights : undefined,
     truncated: truncated.ids.length,
     afterFirst: tokenCount - chunks[0]!.contentLength,

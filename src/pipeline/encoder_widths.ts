@@ -7,10 +7,17 @@ import {
   type EncoderChoice,
   type EncoderChoices,
   type EncoderSlot,
+  type ReplacedEncoders,
 } from './image_types.js';
 import { TEXT_RULES, textColumns, textFamily, type TextFamily } from './text_rules.js';
 
 export type EncoderParts = Readonly<Partial<Record<EncoderSlot, ClipPart | T5Part>>>;
+
+/** A model's own encoders, and those of a request in their places. */
+export function chosenEncoders(own: EncoderChoices, replaced: ReplacedEncoders = {}): EncoderChoices {
+  const all = Object.entries({ ...own, ...replaced });
+  return Object.fromEntries(all.filter(([, choice]) => choice !== 'none'));
+}
 
 interface KnownEncoders {
   /** what belongs in the slot */

@@ -1,7 +1,6 @@
 /** A prompt as a family of image models is conditioned on it: see text_rules.ts, profiles.ts and join_encoders.ts. */
 import { KotobaError } from '../errors.js';
-import type { ChunkLayout, PromptDialect, T5Length } from '../text/index.js';
-import { T5_LENGTHS } from '../text/index.js';
+import type { PromptDialect } from '../text/index.js';
 import type { Conditioner, EncodedText, TextRequest } from './conditioner.js';
 import type {
   Conditioning,
@@ -15,7 +14,8 @@ import type {
   GenerateProgress,
 } from './image_types.js';
 import { chunksToFill, concatenate, emphasizeSides, joinedRows, sideBySide } from './join_encoders.js';
-import { profileFor, t5Lengths, type ProfileRules, type T5Rules } from './profiles.js';
+import { profileFor, type ProfileRules, type T5Rules } from './profiles.js';
+import { clipPromptLayout, t5PromptLayout, trainedTokens } from './prompt_layout.js';
 import {
   TEXT_RULES,
   textFamily,
@@ -68,7 +68,8 @@ export function textTokens({
   const family = textFamily(denoiser);
   if (TEXT_RULES[family].t5 === 'none' || !encoders.t5) return 0;
   const rules = t5RulesOf(profileFor(denoiser, options.profile).rules, family);
-  return t5Layout(rules, denoiser, options, FIRST_CHUNK).minLength ?? 1;
+  const surroundings = { trained: trainedTokens(denoiser), clipRows: FIRST_CHUNK };
+  return t5PromptLayout(rules, surroundings, options.t5Length).minLength ?? 1;
 }
 
 /** Rows of the CLIPs of a short prompt. */
@@ -125,12 +126,11 @@ async function encodePrompts(prompts: readonly string[], reading: Reading): Prom
 
 async function encodeClip(prompt: string, clip: ClipRules, reading: Reading): Promise<EncodedText> {
   const { dialect, profile, options } = reading;
-  const { slot, padId, norm, layersWithoutLast } = clip;
-  const rules = dialect === 'plain' ? profile.breaks : dialect;
+  const { slot, norm, layersWithoutLast } = clip;
   return await encode(reading, {
     ...{ slot, prompt, dialect, norm, layersWithoutLast },
     weighting: hasOneMean(reading) ? 'none' : 'applied',
-    layout: { padId, overflow: profile.overflow, rules },
+    layout: clipPromptLayout(clip, profile, dialect),
     clipSkip: options.clipSkip ?? clip.clipSkip,
     clipFlavour: profile.clipFlavour,
   });
@@ -139,7 +139,7 @@ async function encodeClip(prompt: string, clip: ClipRules, reading: Reading): Pr
 async function encodeT5(prompt: string, clipRows: number, reading: Reading): Promise<EncodedText> {
   const { dialect, profile, denoiser, options, family } = reading;
   const rules = t5RulesOf(profile, family);
-  const layout = t5Layout(rules, denoiser, options, clipRows);
+  const layout = t5PromptLayout(rules, { trained: trainedTokens(denoiser), clipRows }, options.t5Length);
   return await encode(reading, { slot: 't5', prompt, dialect, weighting: rules.weighting, layout });
 }
 
@@ -167,23 +167,6 @@ function choiceOf({ encoders, rules }: Reading, slot: EncoderSlot): EncoderChoic
 
 const t5RulesOf = (profile: ProfileRules, family: TextFamily): T5Rules =>
   profile.t5[family === 'flux' ? 'flux' : 'sd3'];
-
-/** What the caller says about lengths takes the place of all that the profile says. */
-function t5Layout(
-  rules: T5Rules,
-  denoiser: DenoiserPart,
-  { t5Length: given }: GenerateOptions,
-  clipRows: number,
-): Partial<ChunkLayout> & { t5Length?: T5Length } {
-  const { padId, overflow } = rules;
-  if (!given) {
-    const [minLength, maxLength] = t5Lengths(rules, denoiser, clipRows);
-    return { padId, overflow, minLength, maxLength };
-  }
-  const named = given.t5Length && Object.hasOwn(T5_LENGTHS, given.t5Length) ? T5_LENGTHS[given.t5Length] : [];
-  const [minLength, maxLength] = named;
-  return { padId, ...(minLength !== undefined && { minLength, maxLength: maxLength! }), ...given };
-}
 
 /** A1111 weights SD3's CLIPs side by side: see emphasizeTogether(). */
 const hasOneMean = ({ dialect, family }: Reading): boolean => dialect === 'a1111' && family === 'sd3';

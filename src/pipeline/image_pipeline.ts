@@ -5,7 +5,7 @@ import { decoderActivations, denoiserActivations, requireMemory } from './activa
 import type { Autoencoder } from './autoencoder.js';
 import { Conditioner } from './conditioner.js';
 import { openDevice } from './device_choice.js';
-import { requireEncoders } from './encoder_widths.js';
+import { chosenEncoders, requireEncoders } from './encoder_widths.js';
 import { encodeText, textTokens, type PromptText } from './family_text.js';
 import {
   EncodePromptJob,
@@ -185,7 +185,7 @@ export class ImagePipeline implements AsyncDisposable {
   #encodersFor({ encoders: replaced }: GenerateOptions): ChosenEncoders {
     const { precisions } = this;
     if (!replaced) return { encoders: this.model.encoders, precisions };
-    const encoders = { ...this.model.encoders, ...replaced };
+    const encoders = chosenEncoders(this.model.encoders, replaced);
     const parts = requireEncoders(encoders, this.denoiser);
     return { encoders, precisions: { ...precisions, ...encoderPrecisions(encoders, parts, this.device) } };
   }

@@ -44,6 +44,9 @@ export interface EncoderChoice {
 /** Those of the family: SD1 clip_l; SD2 clip_h; SDXL clip_l and clip_g; SD3 both and, if wanted, t5; Flux clip_l and t5. */
 export type EncoderChoices = Readonly<Partial<Record<EncoderSlot, EncoderChoice>>>;
 
+/** Encoders in the place of a model's own; `none` leaves one out that the model can do without. */
+export type ReplacedEncoders = Readonly<Partial<Record<EncoderSlot, EncoderChoice | 'none'>>>;
+
 /** The files of an image model, one for each part. Several may name the same all-in-one file. */
 export interface ImageModel {
   /** a UNet, an MMDiT or a Flux transformer, or a checkpoint with one in it */
@@ -114,7 +117,7 @@ export interface GenerateOptions {
   /** How much of `image` to replace, above 0 (nothing) to 1 (everything). Default 0.75; for inpainting models 1. */
   readonly strength?: number | undefined;
   /** Encoders for this request only; the others, and everything else, stay as loaded. */
-  readonly encoders?: Partial<Record<EncoderSlot, EncoderChoice>> | undefined;
+  readonly encoders?: ReplacedEncoders | undefined;
   /** How `(word:1.2)` is read; default: the profile's, `plain` (not at all) for bfl and diffusers. */
   readonly dialect?: PromptDialect | undefined;
   /** T5's padding and length; default: the profile's. */

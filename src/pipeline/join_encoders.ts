@@ -15,7 +15,7 @@
  * wherever chunks differ, and nothing in training tells which would be.
  */
 import { KotobaError } from '../errors.js';
-import { emphasizeKeepingMean, emphasizeTogether } from '../text/index.js';
+import { emphasizeKeepingMean, emphasizeTogether, type TokenizedPrompt } from '../text/index.js';
 
 /** How many rows one encoder gave, of how many chunks. */
 export interface ChunkedRows {
@@ -25,6 +25,12 @@ export interface ChunkedRows {
   readonly chunkTokens: number;
   /** up to the end-of-text of the last chunk */
   readonly contentTokens: number;
+}
+
+export function chunkedRows({ chunks }: TokenizedPrompt): ChunkedRows {
+  const chunkTokens = chunks[0]!.ids.length;
+  const tokens = chunks.length * chunkTokens;
+  return { tokens, chunkTokens, contentTokens: tokens - chunkTokens + chunks.at(-1)!.eosIndex + 1 };
 }
 
 /** Rows that all sides are cut to: see above. */

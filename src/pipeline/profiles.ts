@@ -139,20 +139,3 @@ export function profileFor(
     );
   return { name, rules: PROFILE_RULES[name] };
 }
-
-/** T5 tokens that Flux.1 was trained with. */
-const TRAINED_TOKENS = { dev: 512, schnell: 256 } as const;
-
-/** @param clipRows rows of the CLIPs' states */
-export function t5Lengths(
-  { length }: T5Rules,
-  denoiser: DenoiserPart,
-  clipRows: number,
-): readonly [least: number, most: number] {
-  if (length === 'clip') return [clipRows, clipRows];
-  if (length !== 'trained') return length;
-  if (denoiser.family !== 'flux') return [1, Infinity];
-  const { guidance_embed, max_sequence_length } = denoiser.config;
-  const trained = max_sequence_length ?? TRAINED_TOKENS[guidance_embed ? 'dev' : 'schnell'];
-  return [trained, trained];
-}

@@ -13,22 +13,29 @@ export interface PictureSides {
   readonly height: number;
 }
 
+/** Pixels. */
+export interface ToldSizes extends PictureSides {
+  /** Of the picture that this one is a part of. Default: this one. */
+  readonly original?: PictureSides | undefined;
+  /** What was cut off that. Default: nothing. */
+  readonly crop?: { readonly top: number; readonly left: number } | undefined;
+}
+
 /**
  * Pooled text, then sinusoids of height and width of the original, top and left of the crop, height and width wanted. The
  * refiner's vector has room for five numbers: it is told a score in the place of the size wanted.
- * @param sides  of the picture, pixels: taken for an original that was not cropped
  * @returns [adm_in_channels]
  * @throws KotobaError ERR_MODEL_SLOT where the widths do not add up
  */
 export function withSizes(
   pooled: Float32Array,
   { adm_in_channels }: Pick<UnetConfig, 'adm_in_channels'>,
-  { width, height }: PictureSides,
+  { width, height, original = { width, height }, crop = { top: 0, left: 0 } }: ToldSizes,
   text: keyof typeof SCORES,
 ): Float32Array {
-  const uncropped = [height, width, 0, 0];
+  const before = [original.height, original.width, crop.top, crop.left];
   const count = (adm_in_channels - pooled.length) / WIDTH;
-  const told = count === 5 ? [...uncropped, SCORES[text]] : [...uncropped, height, width];
+  const told = count === 5 ? [...before, SCORES[text]] : [...before, height, width];
   if (count !== told.length)
     throw new KotobaError(
       'ERR_MODEL_SLOT',

@@ -188,7 +188,10 @@ describe('which columns a command line means', () => {
       [shipped],
       { isGpu: false },
     );
-    expect(columns.map(({ encoders }) => encoders.t5!.precision)).toEqual(['int8', 'fp32']);
+    expect(columns.map(({ encoders }) => encoders.t5)).toMatchObject([
+      { precision: 'int8' },
+      { precision: 'fp32' },
+    ]);
     expect(parseEncoderFile('a.gguf@int8')).toEqual([{ name: 'a.gguf', precision: 'int8' }]);
     expect(parseEncoderFile('me@home/a.gguf')).toEqual([{ name: 'me@home/a.gguf' }]);
     expect(parseEncoderFile('a@v2.gguf')).toEqual([{ name: 'a@v2.gguf' }]);

@@ -296,7 +296,7 @@ describe('what is refused, before anything runs', () => {
       'a precision of a part that has none',
       ['--precision', 'clip_b=int8'],
       2,
-      /transformer, unet, clip_l, clip_g, clip_h, t5, vae/,
+      /transformer, unet, clip_l, t5, vae/,
     ],
     ['a precision of this device', ['--precision', 'fp16'], 2, /auto, fp32, int8/],
     ['a device of another version', ['--device', 'cuda'], 1, /ERR_DEVICE/],

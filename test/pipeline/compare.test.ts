@@ -1,6 +1,7 @@
 /** The comparison itself, on pictures whose distances are known beforehand. */
 import { describe, expect, test } from 'vitest';
 import { compareEncoders, type CompareColumn, type CompareProgress } from '../../src/pipeline/compare.js';
+import { chosenEncoders } from '../../src/pipeline/encoder_widths.js';
 import { compareGrid } from '../../src/pipeline/compare_grid.js';
 import { seedNoise } from '../../src/pipeline/compare_noise.js';
 import { fakePipeline } from '../support/fake_pipeline.js';
@@ -82,9 +83,8 @@ describe('work', () => {
     });
     expect(result.pictures).toBe(18);
     expect(result.encodes).toBe(2 * 2 + 2); // two T5s and one CLIP, two prompts
-    expect(pipeline.calls.map(({ options }) => options.encoders!.t5!.path).join('')).toBe(
-      'a'.repeat(6) + 'b'.repeat(6) + 'a'.repeat(6),
-    );
+    const paths = pipeline.calls.map(({ options }) => chosenEncoders({}, options.encoders).t5!.path);
+    expect(paths.join('')).toBe('a'.repeat(6) + 'b'.repeat(6) + 'a'.repeat(6));
   });
 
   test('one seed: one picture more of the reference for each prompt, shown nowhere', async () => {

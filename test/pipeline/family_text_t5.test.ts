@@ -3,20 +3,11 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { Conditioner } from '../../src/pipeline/conditioner.js';
-import type { EncodeOptions } from '../../src/pipeline/encoder_types.js';
 import { textTokens } from '../../src/pipeline/family_text.js';
-import {
-  PROFILES,
-  type EncoderSlot,
-  type GenerateProgress,
-  type Profile,
-} from '../../src/pipeline/image_types.js';
-import { TextEncoder } from '../../src/pipeline/text_encoder.js';
-import type { Device } from '../../src/runtime/device.js';
+import { PROFILES, type Profile } from '../../src/pipeline/image_types.js';
+import { Device } from '../../src/runtime/device.js';
 import { emphasizeKeepingMean } from '../../src/text/index.js';
-import { fluxPart, sd1Part, sd2Part, sd3Part, sdxlPart } from '../support/denoiser_parts.js';
-import { openModelDevice } from '../support/devices.js';
+import { fluxPart, sd1Part, sd3Part, sdxlPart } from '../support/denoiser_parts.js';
 import { block, isZero, TextReader } from '../support/family_texts.js';
 import { golden } from '../support/golden.js';
 import { writeRandomClip } from '../support/random_clip.js';
@@ -35,7 +26,7 @@ let withoutT5: TextReader;
 
 beforeAll(async () => {
   root = mkdtempSync(join(tmpdir(), 'kotoba-family-'));
-  device = openModelDevice();
+  device = Device.open('cpu'); // lengths and joints, the same on every device
   const clip = (name: string, width: number, more = {}) =>
     writeRandomClip(join(root, name), { width, layers: 3, projection: width, ...more });
   const config = { num_attention_heads: 4, hidden_act: 'gelu' };
@@ -52,12 +43,6 @@ afterAll(() => {
   rmSync(root, { recursive: true });
 });
 
-/** What one of the encoders gives by itself. */
-async function alone(from: TextReader, slot: EncoderSlot, prompt: string, options: EncodeOptions) {
-  await using encoder = await TextEncoder.load(from.encoders[slot]!.path, { device, slot });
-  return await encoder.encode(prompt, options);
-}
-
 const penultimate = { clipSkip: 2, norm: 'none' } as const;
 const zeroPadded = { ...penultimate, layout: { padId: 0 } } as const;
 
@@ -66,9 +51,9 @@ describe('SD3', () => {
 
   test('CLIP-L ⊕ CLIP-G ⊕ zeros, then T5; vectors of both', async () => {
     const given = await texts.read(PROMPT, sd3);
-    const l = await alone(texts, 'clip_l', PROMPT, penultimate);
-    const g = await alone(texts, 'clip_g', PROMPT, zeroPadded);
-    const t5 = await alone(texts, 't5', PROMPT, { layout: { minLength: 77 } });
+    const l = await texts.alone('clip_l', PROMPT, penultimate);
+    const g = await texts.alone('clip_g', PROMPT, zeroPadded);
+    const t5 = await texts.alone('t5', PROMPT, { layout: { minLength: 77 } });
     expect(given.tokens).toBe(77 + 77);
     expect(block(given, [0, L], [0, 77])).toEqual(l.hidden);
     expect(block(given, [L, L + G], [0, 77])).toEqual(g.hidden);
@@ -83,7 +68,7 @@ describe('SD3', () => {
   });
 
   test('CLIP-L’s vector is projected in diffusers only, and there only where the file can', async () => {
-    const l = await alone(texts, 'clip_l', PROMPT, {});
+    const l = await texts.alone('clip_l', PROMPT, {});
     for (const profile of PROFILES) {
       const { pooled } = await texts.read(PROMPT, sd3, { profile });
       expect(pooled!.subarray(0, L)).toEqual(profile === 'diffusers' ? l.projected : l.pooled);
@@ -91,7 +76,7 @@ describe('SD3', () => {
     const path = await writeRandomClip(join(root, 'bare.safetensors'), { width: L });
     const { pooled } = await texts.with({ clip_l: { path } }).read(PROMPT, sd3, { profile: 'diffusers' });
     expect(pooled!.subarray(0, L)).toEqual(
-      (await alone(texts.with({ clip_l: { path } }), 'clip_l', PROMPT, {})).pooled,
+      (await texts.with({ clip_l: { path } }).alone('clip_l', PROMPT, {})).pooled,
     );
   });
 
@@ -110,7 +95,7 @@ describe('SD3', () => {
       expect(rows(given.tokens, PROMPT)).toBe(short);
       const prompt = words(300);
       const { tokens, truncated } = await texts.read(prompt, sd3, { profile });
-      const { prompt: split } = await alone(texts, 't5', prompt, {});
+      const { prompt: split } = await texts.alone('t5', prompt, {});
       const fits = profile === 'diffusers' ? 256 : profile === 'a1111' ? 308 : Infinity;
       expect(rows(tokens, prompt)).toBe(Math.min(Math.max(most, split.tokenCount + 1), fits));
       const lost = Math.max(0, split.tokenCount + 1 - fits);
@@ -127,8 +112,8 @@ describe('SD3', () => {
     const prompt = 'a (cat:1.6) here';
     const given = await texts.read(prompt, sd3, { profile: 'a1111' });
     const raw = { dialect: 'a1111', weighting: 'none' } as const;
-    const l = await alone(texts, 'clip_l', prompt, { ...penultimate, ...raw });
-    const g = await alone(texts, 'clip_g', prompt, { ...zeroPadded, ...raw });
+    const l = await texts.alone('clip_l', prompt, { ...penultimate, ...raw });
+    const g = await texts.alone('clip_g', prompt, { ...zeroPadded, ...raw });
     const joined = new Float32Array(77 * T5);
     for (let row = 0; row < 77; row++) {
       joined.set(l.hidden.subarray(row * L, (row + 1) * L), row * T5);
@@ -136,10 +121,10 @@ describe('SD3', () => {
     }
     const expected = emphasizeKeepingMean(joined, l.prompt.chunks[0]!.weights);
     expect(given.hidden.subarray(0, 77 * T5)).toEqual(expected);
-    const t5 = await alone(texts, 't5', 'a cat here', { layout: { minLength: 77 } });
+    const t5 = await texts.alone('t5', 'a cat here', { layout: { minLength: 77 } });
     expect(given.hidden.subarray(77 * T5)).toEqual(t5.hidden);
     const comfy = await texts.read(prompt, sd3, { profile: 'comfy' });
-    const weighted = await alone(texts, 't5', prompt, { dialect: 'comfyui', layout: { minLength: 77 } });
+    const weighted = await texts.alone('t5', prompt, { dialect: 'comfyui', layout: { minLength: 77 } });
     expect(comfy.hidden.subarray(77 * T5)).toEqual(weighted.hidden);
   });
 
@@ -171,9 +156,9 @@ describe('Flux.1', () => {
         expected,
       ]);
       const padId = profile === 'a1111' ? ('eos' as const) : 0;
-      const t5 = await alone(texts, 't5', PROMPT, { layout: { minLength: expected, padId } });
+      const t5 = await texts.alone('t5', PROMPT, { layout: { minLength: expected, padId } });
       expect(hidden).toEqual(t5.hidden);
-      expect(pooled).toEqual((await alone(texts, 'clip_l', PROMPT, {})).pooled);
+      expect(pooled).toEqual((await texts.alone('clip_l', PROMPT, {})).pooled);
       expect(states.clip_l).toEqual({ values: pooled, width: L });
     }
   });
@@ -184,6 +169,12 @@ describe('Flux.1', () => {
     const asked = async (t5Length: NonNullable<Parameters<TextReader['read']>[2]>['t5Length']) =>
       (await texts.read(words(90), short, { t5Length })).tokens;
     expect(await asked({ t5Length: 'sd3' })).toBe(77);
+    const estimate = {
+      denoiser: short,
+      options: { t5Length: { t5Length: 'sd3' } },
+      encoders: texts.encoders,
+    } as const;
+    expect(textTokens(estimate)).toBe(77);
     expect(await asked({ minLength: 20, maxLength: 20 })).toBe(20);
     expect(await asked({ minLength: 300 })).toBe(300);
     await expect(asked({ t5Length: 'none' as never })).rejects.toMatchObject({ code: 'ERR_ARGUMENT' });
@@ -220,8 +211,8 @@ describe('Long-CLIP-L beside CLIP-G', () => {
   ])('%i words in both: %i rows, every token of both among them', async (count, rows) => {
     const prompt = words(count);
     const given = await long.read(prompt, sdxl);
-    const l = await alone(long, 'clip_l', prompt, { ...penultimate, layout: { rules: 'comfyui' } });
-    const g = await alone(long, 'clip_g', prompt, { ...zeroPadded, layout: { padId: 0, rules: 'comfyui' } });
+    const l = await long.alone('clip_l', prompt, { ...penultimate, layout: { rules: 'comfyui' } });
+    const g = await long.alone('clip_g', prompt, { ...zeroPadded, layout: { padId: 0, rules: 'comfyui' } });
     expect([given.tokens, given.truncated]).toEqual([rows, {}]);
     expect(block(given, [0, L])).toEqual(l.hidden.subarray(0, rows * L));
     expect(block(given, [L, L + G])).toEqual(g.hidden.subarray(0, rows * G));
@@ -230,8 +221,8 @@ describe('Long-CLIP-L beside CLIP-G', () => {
 
   test('CLIP-G cut to 77: chunks of the empty prompt beside what Long-CLIP-L still has', async () => {
     const given = await long.read(words(200), sdxl, { profile: 'bfl' });
-    const empty = await alone(long, 'clip_g', '', zeroPadded);
-    const g = await alone(long, 'clip_g', words(75), zeroPadded);
+    const empty = await long.alone('clip_g', '', zeroPadded);
+    const g = await long.alone('clip_g', words(75), zeroPadded);
     expect([given.tokens, given.truncated]).toEqual([231, { clip_g: 125 }]);
     const right = block(given, [L, L + G]);
     expect(right).toEqual(Float32Array.of(...g.hidden, ...empty.hidden, ...empty.hidden));
@@ -242,65 +233,5 @@ describe('Long-CLIP-L beside CLIP-G', () => {
     const { tokens, truncated } = await long.read(words(250), sd1Part(L), { profile: 'bfl' });
     expect([tokens, truncated]).toEqual([248, { clip_l: 4 }]);
     expect((await long.read(words(250), sd1Part(L))).tokens).toBe(496);
-  });
-});
-
-describe('running the encoders', () => {
-  const sdxl = sdxlPart(L + G, G);
-
-  test('each prompt once by each encoder; another state, dialect or layout is another run', async () => {
-    const conditioner = new Conditioner(device, 'keep');
-    const runs = async (prompt: string, asked = {}): Promise<number> => {
-      const before = conditioner.encodes;
-      await texts.both(prompt, sdxl, { conditioner, ...asked });
-      return conditioner.encodes - before;
-    };
-    expect(await runs(PROMPT)).toBe(2);
-    expect(await runs(PROMPT)).toBe(0);
-    expect(await runs(PROMPT, { cfg: 5 })).toBe(2);
-    expect(await runs('', { cfg: 5, negativePrompt: PROMPT })).toBe(0);
-    expect(await runs(PROMPT, { clipSkip: 1 })).toBe(2);
-    expect(await runs(PROMPT, { dialect: 'plain' })).toBe(2);
-    expect(await runs(PROMPT, { profile: 'bfl' })).toBe(2);
-    await conditioner.release();
-    expect(await runs(PROMPT)).toBe(0);
-  });
-
-  test('lean: one encoder at a time, each loaded once for prompt and negative', async () => {
-    const conditioner = new Conditioner(device, 'lean');
-    const order: string[] = [];
-    const report = ({ detail, done, total }: GenerateProgress) => void (done === total && order.push(detail));
-    await texts.both(PROMPT, sd3Part(T5, L + G), { conditioner, cfg: 4, report });
-    expect(order).toEqual(['clip_l', 'clip_l', 'clip_g', 'clip_g', 't5', 't5']);
-    await conditioner.release();
-  });
-
-  test('SD2 as diffusers saves it: 23 of 24 layers, the last of which is the last but one', async () => {
-    const deep = async (layers: number) => ({
-      clip_h: { path: await writeRandomClip(join(root, `h${layers}.safetensors`), { width: L, layers }) },
-    });
-    for (const [layers, clipSkip] of [
-      [23, 1],
-      [24, 2],
-    ] as const) {
-      const reader = new TextReader(device, await deep(layers));
-      const { hidden } = await reader.read(PROMPT, sd2Part(L));
-      const expected = await alone(reader, 'clip_h', PROMPT, { clipSkip, layout: { padId: 0 } });
-      expect(hidden).toEqual(expected.hidden);
-    }
-    const cut = new TextReader(device, await deep(23));
-    await expect(cut.read(PROMPT, sd2Part(L), { clipSkip: 1 })).rejects.toMatchObject({
-      code: 'ERR_ARGUMENT',
-    });
-  });
-
-  test('a missing encoder, an unknown profile', async () => {
-    await expect(new TextReader(device, {}).read(PROMPT, sdxl)).rejects.toMatchObject({
-      code: 'ERR_ARGUMENT',
-    });
-    await expect(texts.read(PROMPT, sdxl, { profile: 'sd' as Profile })).rejects.toMatchObject({
-      code: 'ERR_ARGUMENT',
-      message: expect.stringContaining('bfl, comfy, a1111, diffusers'),
-    });
   });
 });

@@ -1,7 +1,8 @@
 /** The table of profiles, and which is the default. */
 import { describe, expect, test } from 'vitest';
 import { PROFILES, type Profile } from '../../src/pipeline/image_types.js';
-import { PROFILE_RULES, profileFor, t5Lengths } from '../../src/pipeline/profiles.js';
+import { PROFILE_RULES, profileFor } from '../../src/pipeline/profiles.js';
+import { t5Lengths, trainedTokens } from '../../src/pipeline/prompt_layout.js';
 import { textFamily } from '../../src/pipeline/text_rules.js';
 import { fluxPart, refinerPart, sd1Part, sd2Part, sd3Part, sdxlPart } from '../support/denoiser_parts.js';
 
@@ -52,11 +53,13 @@ describe('what issue 5 and the programs say', () => {
     const dev = fluxPart(4096, 768);
     const schnell = fluxPart(4096, 768, { guidance_embed: false });
     const sd3 = sd3Part(4096, 2048);
-    const lengths = (name: Profile) => [
-      t5Lengths(PROFILE_RULES[name].t5.flux, dev, 77),
-      t5Lengths(PROFILE_RULES[name].t5.flux, schnell, 77),
-      t5Lengths(PROFILE_RULES[name].t5.sd3, sd3, 154),
-    ];
+    const lengths = (name: Profile) =>
+      [dev, schnell, sd3].map((denoiser) =>
+        t5Lengths(PROFILE_RULES[name].t5[denoiser === sd3 ? 'sd3' : 'flux'], {
+          trained: trainedTokens(denoiser),
+          clipRows: 154,
+        }),
+      );
     expect(lengths('bfl')).toEqual([
       [512, 512],
       [256, 256],

@@ -2,6 +2,7 @@
  * An ImagePipeline's encode() and generate() without networks: pictures and embeddings are functions of prompt, seed and encoder
  * files, with what each of them changes set by the test.
  */
+import { chosenEncoders } from '../../src/pipeline/encoder_widths.js';
 import type { Picture } from '../../src/image/index.js';
 import {
   EncodePromptJob,
@@ -55,12 +56,12 @@ export function fakePipeline(settings: FakeSettings = {}): FakePipeline {
   return {
     calls,
     encode: (prompt, options = {}) =>
-      new EncodePromptJob(async () => read(prompt, { ...OWN, ...options.encoders })),
+      new EncodePromptJob(async () => read(prompt, chosenEncoders(OWN, options.encoders))),
     generate(prompt, options = {}) {
       calls.push({ prompt, options });
       return new GenerateJob(async (report): Promise<GenerateResult> => {
         const { seed = 0, count = 1, signal } = options;
-        const encoders = { ...OWN, ...options.encoders };
+        const encoders = chosenEncoders(OWN, options.encoders);
         report({ phase: 'sample', done: 1, total: 2, detail: 'step 1 of 2' });
         await new Promise((resolve) => setTimeout(resolve, 1));
         signal?.throwIfAborted();

@@ -1,13 +1,16 @@
 /** encodeText() for tests: a conditioner of its own unless one is given. */
 import { Conditioner } from '../../src/pipeline/conditioner.js';
+import type { EncodeOptions, Encoding } from '../../src/pipeline/encoder_types.js';
 import { encodeText, type PromptText } from '../../src/pipeline/family_text.js';
 import type {
   Conditioning,
   DenoiserPart,
   EncoderChoices,
+  EncoderSlot,
   GenerateOptions,
   GenerateProgress,
 } from '../../src/pipeline/image_types.js';
+import { TextEncoder } from '../../src/pipeline/text_encoder.js';
 import type { Device } from '../../src/runtime/device.js';
 
 export interface Asked extends Omit<GenerateOptions, 'encoders'> {
@@ -38,6 +41,12 @@ export class TextReader {
 
   async read(prompt: string, denoiser: DenoiserPart, asked: Asked = {}): Promise<Conditioning> {
     return (await this.both(prompt, denoiser, asked)).conditioning;
+  }
+
+  /** What one of the encoders gives by itself. */
+  async alone(slot: EncoderSlot, prompt: string, options: EncodeOptions = {}): Promise<Encoding> {
+    await using encoder = await TextEncoder.load(this.encoders[slot]!.path, { device: this.device, slot });
+    return await encoder.encode(prompt, options);
   }
 
   with(encoders: EncoderChoices): TextReader {

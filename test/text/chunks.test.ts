@@ -52,12 +52,13 @@ test.skipIf(!tokenIds)(
 
 describe('one chunk', () => {
   test('CLIP-L pads with EOS, CLIP-G with 0, Long-CLIP is 248 long', () => {
-    const ids = (family: 'clip-l' | 'clip-g' | 'long-clip-l') => [
+    const ids = (family: 'clip-l' | 'clip-g' | 'clip-h' | 'long-clip-l') => [
       ...tokenizePrompt(clip, [['a cat', 1]], chunkLayout(family)).chunks[0]!.ids,
     ];
     const start = [BOS, 320, 2368, EOS];
     expect(ids('clip-l')).toEqual([...start, ...Array<number>(73).fill(EOS)]);
     expect(ids('clip-g')).toEqual([...start, ...Array<number>(73).fill(0)]);
+    expect(ids('clip-h')).toEqual(ids('clip-g'));
     expect(ids('long-clip-l')).toEqual([...start, ...Array<number>(244).fill(EOS)]);
   });
 

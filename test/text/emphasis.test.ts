@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { emphasizeKeepingMean, interpolateFromEmpty } from '../../src/text/index.js';
+import { emphasizeKeepingMean, emphasizeTogether, interpolateFromEmpty } from '../../src/text/index.js';
 import { readGolden } from '../support/golden.js';
 
 // Both sides compute in double: a few roundings of values of order 1.
@@ -64,6 +64,21 @@ describe('A1111: multiply and restore the mean', () => {
     const out = emphasizeKeepingMean(Float64Array.of(1, 2, 3, 4), [1, 3]);
     expect(out.reduce((sum, v) => sum + v, 0)).toBeCloseTo(10, 12);
     expect([...emphasizeKeepingMean(Float64Array.of(1, -1, 2, -2), [1, 3])]).toEqual([1, -1, 6, -6]);
+  });
+});
+
+describe('A1111 over several encoders side by side (SD3)', () => {
+  test('golden: one mean, whatever columns it is split into; zeros beside it change nothing', () => {
+    const z = f64('a1111.z'); // [2, 8, 6]
+    const weights = f64('a1111.multipliers');
+    const expected = f64('a1111.original.batch2');
+    const columns = (first: number, last: number, of: Float64Array): Float64Array =>
+      of.filter((_, i) => i % 6 >= first && i % 6 < last);
+    const parts = [columns(0, 2, z), columns(2, 6, z), new Float64Array(16)];
+    const [left, right, zeros] = emphasizeTogether(parts.map((hidden) => ({ hidden, weights })));
+    expectClose(left!, columns(0, 2, expected));
+    expectClose(right!, columns(2, 6, expected));
+    expect(zeros!.every((value) => value === 0)).toBe(true);
   });
 });
 
