@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { KotobaError } from '../src/errors.js';
 import { Device, type DeviceName } from '../src/runtime/device.js';
 import type { OpPrecision } from '../src/runtime/ops.js';
-import { fluxSchnell, makeSigmas } from '../src/sampling/index.js';
+import { fluxSchnell, makeSigmas, scaledLinear } from '../src/sampling/index.js';
 import { startGeneratePeer, type GeneratePeerOptions, type GeneratePeerRun } from './generate_peer.js';
 import {
   imageModelNames,
@@ -48,6 +48,8 @@ export interface GenerateBenchOptions {
   /** Pixels, multiples of 16. Default: 256 × 256, of the small model 64 × 64. */
   readonly width?: number | undefined;
   readonly height?: number | undefined;
+  /** Guidance against the empty prompt. Default 1: none. */
+  readonly cfg?: number | undefined;
   /** Default 1. */
   readonly steps?: number | undefined;
   /** Thread counts of the CPU. Default 2. */
@@ -113,11 +115,11 @@ interface CaseResults {
 }
 
 async function runCase(made: MadeImageModel, threads: number, options: DeviceOptions): Promise<CaseResults> {
-  const { width = made.side, height = made.side, steps = 1, runs = 3, device } = options;
+  const { width = made.side, height = made.side, steps = 1, cfg = 1, runs = 3, device } = options;
   const loaded = options.loaded ?? isGpu(device);
-  const at: Case = { file: made.name, width, height, steps, threads, loaded };
-  const sigmas = makeSigmas({ schedule: 'flux', model: fluxSchnell(), steps });
-  const request = { model: made.model, prompt: made.prompt, width, height, sigmas, seed: SEED, threads };
+  const at: Case = { file: made.name, width, height, steps, ...(cfg !== 1 && { cfg }), threads, loaded };
+  const { model, prompt } = made;
+  const request = { model, prompt, width, height, sigmas: sigmasOf(made, steps), cfg, seed: SEED, threads };
   const folder = mkdtempSync(join(tmpdir(), 'kotoba-bench-'));
   const contenders: Contender[] = [];
   const stepPeers: StepPeer[] = [];
@@ -145,6 +147,12 @@ async function runCase(made: MadeImageModel, threads: number, options: DeviceOpt
     for (const peer of stepPeers) await peer.close();
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** Levels that other programs have too: stable-diffusion.cpp calls those of SD1 "discrete". */
+function sigmasOf({ family }: MadeImageModel, steps: number): number[] {
+  if (family === 'sd1') return makeSigmas({ schedule: 'normal', model: scaledLinear(), steps });
+  return makeSigmas({ schedule: 'flux', model: fluxSchnell(), steps });
 }
 
 /** The first's picture is the one that the others are compared with. */

@@ -7,6 +7,7 @@ export function formatGenerateResult(r: GenerateBenchResult): string {
     r.file.padEnd(9),
     `${r.width}x${r.height}`.padEnd(7),
     `${r.steps} steps`,
+    r.cfg === undefined ? '' : `cfg ${r.cfg}`,
     r.threads === 0 ? '' : `${r.threads} thr`,
     r.contender.padEnd(5),
     ...timeCells(r),
@@ -22,6 +23,7 @@ export function formatGenerateResult(r: GenerateBenchResult): string {
 function timeCells({
   seconds,
   secondsPerStep,
+  laterSteps,
   gflops,
   steps,
   loaded,
@@ -37,6 +39,7 @@ function timeCells({
     ...(loaded ? [] : [phase('load')]),
     phase('encode'),
     `${secondsPerStep!.toFixed(threads === 0 ? 3 : 2)} s a step [${spread.join(', ')}]`,
+    ...(laterSteps ? [`after the first ${laterSteps.median.toFixed(3)} s`] : []),
     rate(gflops.sample).padStart(12),
     `${phase('decode')} ${rate(gflops.decode)}`,
     `total ${total.median.toFixed(2)} s [${total.p5.toFixed(2)}, ${total.p95.toFixed(2)}]`,

@@ -23,6 +23,8 @@ export interface GenerateBenchResult {
   readonly width: number;
   readonly height: number;
   readonly steps: number;
+  /** Guidance against the empty prompt: two evaluations a step. Absent: none. */
+  readonly cfg?: number | undefined;
   /** The CPU's; 0 on a GPU. */
   readonly threads: number;
   /** A precision of ours, or `peer`. */
@@ -32,6 +34,8 @@ export interface GenerateBenchResult {
   /** `total` is from nothing loaded to the picture, with everything let go again. Absent on a simulated device. */
   readonly seconds?: Readonly<Record<Phase, Summary>> | undefined;
   readonly secondsPerStep?: number | undefined;
+  /** Of a step, leaving out each run's first, in which the model may still be loaded. */
+  readonly laterSteps?: Summary | undefined;
   /** Operations counted from the shapes / median wall second. */
   readonly gflops?: { readonly sample: number; readonly decode: number } | undefined;
   /** Process CPU time of the median run, seconds. */
@@ -58,7 +62,10 @@ export interface Contender {
   picture?: Picture;
 }
 
-export type Case = Pick<GenerateBenchResult, 'file' | 'width' | 'height' | 'steps' | 'threads' | 'loaded'>;
+export type Case = Pick<
+  GenerateBenchResult,
+  'file' | 'width' | 'height' | 'steps' | 'cfg' | 'threads' | 'loaded'
+>;
 
 export const secondsOf = (run: GeneratePeerRun, phase: Phase): number =>
   phase === 'total' ? run.seconds : run[`${phase}_seconds`];
@@ -68,8 +75,8 @@ export const timesPeer = (peer: GenerateBenchResult, r: GenerateBenchResult): Re
 
 /** A simulator's times say nothing. */
 export function withoutTimes(r: GenerateBenchResult): GenerateBenchResult {
-  const { file, width, height, steps, threads, contender, rssPeak, bytesUsed, psnr, relativeError } = r;
-  return { file, width, height, steps, threads, contender, rssPeak, bytesUsed, psnr, relativeError };
+  const { file, width, height, steps, cfg, threads, contender, rssPeak, bytesUsed, psnr, relativeError } = r;
+  return { file, width, height, steps, cfg, threads, contender, rssPeak, bytesUsed, psnr, relativeError };
 }
 
 export function resultOf(contender: Contender, own: Contender, at: Case): GenerateBenchResult {
@@ -79,12 +86,14 @@ export function resultOf(contender: Contender, own: Contender, at: Case): Genera
   const seconds = perPhase((phase) => summarize(timed.map((run) => secondsOf(run, phase))));
   const delays = contender.runs.flatMap((run) => (run as Partial<OwnRun>).event_loop_delay_ms ?? []);
   const devicePeaks = contender.runs.flatMap((run) => (run as Partial<OwnRun>).device_peak ?? []);
+  const later = timed.flatMap(({ step_seconds }) => step_seconds ?? []);
   const { psnr } = pictureDistance(contender.picture!, own.picture!);
   return {
     ...at,
     contender: contender.name,
     seconds,
     secondsPerStep: seconds.sample.median / at.steps,
+    laterSteps: later.length ? summarize(later) : undefined,
     gflops: {
       sample: sample_flops / seconds.sample.median / 1e9,
       decode: decode_flops / seconds.decode.median / 1e9,

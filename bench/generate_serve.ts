@@ -7,12 +7,11 @@ import { writeFileSync } from 'node:fs';
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
-import { openModel, selectPart, type FluxPart } from '../src/formats/index.js';
+import { openModel, selectPart } from '../src/formats/index.js';
 import { ImagePipeline } from '../src/pipeline/image_pipeline.js';
-import type { GenerateResult, Residency } from '../src/pipeline/image_types.js';
-import type { FluxFiles } from '../src/pipeline/shipped_model.js';
+import type { GenerateJob, GenerateResult, ImageModel, Residency } from '../src/pipeline/image_types.js';
 import { Device, type DeviceName } from '../src/runtime/device.js';
-import { decodeFlops, fluxFlops } from './generate_flops.js';
+import { decodeFlops, denoiserFlops } from './generate_flops.js';
 import type { OpPrecision } from '../src/runtime/ops.js';
 import { deviceMemoryPeak, processMemory } from './memory.js';
 
@@ -26,10 +25,12 @@ const { values: options } = parseArgs({
     'clip-l': text,
     t5: text,
     't5-tokenizer': { type: 'string' },
+    checkpoint: { type: 'string' },
     prompt: text,
     width: text,
     height: text,
     sigmas: text,
+    cfg: { type: 'string', default: '1' },
     seed: text,
     threads: { type: 'string', default: '1' },
     precision: { type: 'string', default: 'fp32' },
@@ -41,14 +42,17 @@ const { values: options } = parseArgs({
 const precision = options.precision as OpPrecision;
 const sigmas = options.sigmas.split(',').map(Number);
 
-const model: FluxFiles = {
-  denoiser: options.transformer,
-  vae: options.vae,
-  encoders: {
-    clip_l: { path: options['clip-l'], precision },
-    t5: { path: options.t5, precision, tokenizer: options['t5-tokenizer'] },
-  },
-};
+const { checkpoint } = options;
+const model: ImageModel = checkpoint
+  ? { denoiser: checkpoint, vae: checkpoint, encoders: { clip_l: { path: checkpoint, precision } } }
+  : {
+      denoiser: options.transformer,
+      vae: options.vae,
+      encoders: {
+        clip_l: { path: options['clip-l'], precision },
+        t5: { path: options.t5, precision, tokenizer: options['t5-tokenizer'] },
+      },
+    };
 
 const answer = (event: string, values: object) => console.log(JSON.stringify({ event, ...values }));
 
@@ -80,15 +84,18 @@ async function run(path: string): Promise<object> {
   const start = performance.now();
   const pipeline = kept ?? (await load());
   const loaded = performance.now();
-  const made = await pipeline.generate(promptOf(runs++), {
+  const job = pipeline.generate(promptOf(runs++), {
     width: Number(options.width),
     height: Number(options.height),
     steps: sigmas.length - 1,
     sampler: 'euler',
-    schedule: 'flux',
+    schedule: checkpoint ? 'normal' : 'flux',
+    cfg: Number(options.cfg),
     seed: Number(options.seed),
     noise: 'philox',
   });
+  const stepSeconds = laterSteps(job);
+  const made = await job;
   if (options.loaded) kept = pipeline;
   else await pipeline[Symbol.asyncDispose]();
   const seconds = (performance.now() - start) / 1000;
@@ -103,6 +110,7 @@ async function run(path: string): Promise<object> {
     encode_seconds: made.seconds.encode,
     sample_seconds: made.seconds.sample,
     decode_seconds: made.seconds.decode,
+    step_seconds: await stepSeconds,
     cpu_seconds: (user + system) / 1e6,
     rss_peak: processMemory().peak,
     device_peak: deviceMemoryPeak(device),
@@ -112,12 +120,20 @@ async function run(path: string): Promise<object> {
   };
 }
 
+/** Wall seconds of every step but the first: its end is seen when its last block has run. */
+async function laterSteps(job: GenerateJob): Promise<number[]> {
+  const ends: number[] = [];
+  for await (const { phase, done, total } of job.progress())
+    if (phase === 'sample' && (done * (sigmas.length - 1)) % total === 0) ends.push(performance.now());
+  return ends.slice(1).map((end, i) => (end - ends[i]!) / 1000);
+}
+
 function flops({ denoiser, autoencoder }: ImagePipeline, made: GenerateResult): object {
   const [height, width] = [made.height / autoencoder.factor, made.width / autoencoder.factor];
-  const imageTokens = (height / 2) * (width / 2);
+  const evaluations = made.steps * (made.cfg === 1 ? 1 : 2);
+  const size = { text: made.conditioning.tokens, height, width };
   return {
-    sample_flops:
-      made.steps * fluxFlops((denoiser as FluxPart).config, made.conditioning.tokens, imageTokens),
+    sample_flops: evaluations * denoiserFlops(denoiser, size),
     decode_flops: decodeFlops(autoencoder.part.config, height, width),
   };
 }
@@ -129,13 +145,17 @@ function requireSigmas(made: readonly number[]): void {
 }
 
 function bytesUsed(): number {
-  const parts = [
-    selectPart(openModel(model.denoiser), { slot: 'transformer' }),
-    selectPart(openModel(model.vae), { slot: 'vae' }),
-    selectPart(openModel(model.encoders.clip_l.path), { slot: 'clip_l' }),
-    selectPart(openModel(model.encoders.t5.path), { slot: 't5' }),
-  ];
-  return parts.reduce((sum, part) => sum + part.bytesRead, 0);
+  const { clip_l, t5 } = model.encoders;
+  const slots = [
+    [checkpoint ? 'unet' : 'transformer', model.denoiser],
+    ['vae', model.vae],
+    ['clip_l', clip_l?.path],
+    ['t5', t5?.path],
+  ] as const;
+  return slots.reduce(
+    (sum, [slot, path]) => sum + (path ? selectPart(openModel(path), { slot }).bytesRead : 0),
+    0,
+  );
 }
 
 const { instructions, description } = device.info;

@@ -6,7 +6,7 @@
 import { existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pid } from 'node:process';
-import type { FluxFiles } from '../src/pipeline/shipped_model.js';
+import type { ImageModel } from '../src/pipeline/image_types.js';
 import { shippedModel } from '../src/pipeline/shipped_model.js';
 import { ggufLayout, safetensorsLayout } from './file_headers.js';
 import {
@@ -25,6 +25,7 @@ import {
   type FluxType,
   type VaeDims,
 } from './image_layout.js';
+import { makeSd1File, sd1FileNames, type Sd1FileName } from './sd1_files.js';
 
 /** `mini`: few narrow blocks between full-size CLIP and autoencoder, which other programs take at no other size. */
 export type ImageFileSize = FileSize | 'mini';
@@ -68,16 +69,18 @@ const randomModels = {
 } as const satisfies Record<string, { type: FluxType; t5: BenchFileName }>;
 
 type RandomModelName = keyof typeof randomModels;
-export type ImageModelName = RandomModelName | 'small';
+export type ImageModelName = RandomModelName | Sd1FileName | 'small';
 
 export const imageModelNames: readonly ImageModelName[] = [
   ...(Object.keys(randomModels) as RandomModelName[]),
+  ...sd1FileNames,
   'small',
 ];
 
 export interface MadeImageModel {
   readonly name: ImageModelName;
-  readonly model: FluxFiles;
+  readonly family: 'flux' | 'sd1';
+  readonly model: ImageModel;
   readonly prompt: string;
   /** Pixels, unless another size is asked for. */
   readonly side: number;
@@ -90,12 +93,44 @@ export interface ImageFileOptions {
   readonly directory?: string;
 }
 
+/** A prompt as T5's vocabulary has it. */
+const promptPieces = [
+  [71, '▁A'],
+  [1712, '▁cat'],
+  [17915, '▁asleep'],
+  [30, '▁on'],
+  [3, '▁'],
+  [9, 'a'],
+  [1131, '▁red'],
+  [3533, '▁chair'],
+] as const;
+const prompt = promptPieces
+  .map(([, piece]) => piece)
+  .join('')
+  .replaceAll('▁', ' ')
+  .trim();
+
 /** Part of the names: raise it when the contents change. */
 const contentsVersion = 1;
 
 /** Makes what is missing of a model. */
 export function makeImageModel(name: ImageModelName, options: ImageFileOptions = {}): MadeImageModel {
-  if (name === 'small') return { name, model: shippedModel(), prompt: 'a red circle', side: 64 };
+  if (name === 'small')
+    return { name, family: 'flux', model: shippedModel(), prompt: 'a red circle', side: 64 };
+  return isSd1(name) ? makeSd1Model(name, options) : makeFluxModel(name, options);
+}
+
+const isSd1 = (name: ImageModelName): name is Sd1FileName =>
+  (sd1FileNames as readonly string[]).includes(name);
+
+/** One checkpoint with all parts; there is no `mini` one. */
+function makeSd1Model(name: Sd1FileName, { size = 'full', directory }: ImageFileOptions): MadeImageModel {
+  const path = makeSd1File(name, { size: size === 'mini' ? 'tiny' : size, ...(directory && { directory }) });
+  const model = { denoiser: path, vae: path, encoders: { clip_l: { path } } };
+  return { name, family: 'sd1', model, prompt, side: 256 };
+}
+
+function makeFluxModel(name: RandomModelName, options: ImageFileOptions): MadeImageModel {
   const { size = 'full', directory = benchDirectory() } = options;
   const { type, t5 } = randomModels[name];
   const dims = imageDims[size];
@@ -110,6 +145,7 @@ export function makeImageModel(name: ImageModelName, options: ImageFileOptions =
   const t5File = makeBenchFile(t5, { size: dims.t5, directory });
   return {
     name,
+    family: 'flux',
     model: {
       denoiser: fluxPath,
       vae: vaePath,
@@ -118,26 +154,11 @@ export function makeImageModel(name: ImageModelName, options: ImageFileOptions =
         t5: { path: t5File.path, tokenizer: makePromptVocabulary(directory) },
       },
     },
-    prompt: promptPieces
-      .map(([, piece]) => piece)
-      .join('')
-      .replaceAll('▁', ' ')
-      .trim(),
+    prompt,
     side: 256,
   };
 }
 
-/** A prompt as T5's vocabulary has it. */
-const promptPieces = [
-  [71, '▁A'],
-  [1712, '▁cat'],
-  [17915, '▁asleep'],
-  [30, '▁on'],
-  [3, '▁'],
-  [9, 'a'],
-  [1131, '▁red'],
-  [3533, '▁chair'],
-] as const;
 const specialPieces = ['<pad>', '</s>', '<unk>'] as const;
 const vocabularySize = 32_100;
 

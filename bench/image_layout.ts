@@ -32,7 +32,6 @@ export type FluxType = 'Q4_0' | 'Q8_0' | 'Q4_K' | 'F16';
 
 /** Values in a 2 × 2 patch of 16 latent channels. */
 const patchWidth = 64;
-const latentChannels = 16;
 const sinusoids = 256;
 const mlpRatio = 4;
 /** city96's K-quant files keep a matrix that they do not quantise in F32 up to this many weights. */
@@ -112,11 +111,23 @@ export function fluxMetadata(type: FluxType): Record<string, string | number> {
   };
 }
 
-/** An autoencoder in Black Forest Labs' naming, F32; tensors in the order of safetensors' own writer. */
-export function vaeTensors({ ch, multiples, blocks }: VaeDims): PlannedTensor[] {
+export interface VaeLatents {
+  readonly latentChannels: number;
+  /** Of 1×1 convolutions between moments and latents, where the model has them. */
+  readonly latentGain?: number;
+  readonly type: StoredType;
+}
+
+const fluxLatents: VaeLatents = { latentChannels: 16, type: 'F32' };
+
+/** An autoencoder in the LDM's naming, Flux's unless told; tensors in the order of safetensors' own writer. */
+export function vaeTensors(
+  { ch, multiples, blocks }: VaeDims,
+  { latentChannels, latentGain, type }: VaeLatents = fluxLatents,
+): PlannedTensor[] {
   const tensors: PlannedTensor[] = [];
   const add = (name: string, shape: number[], values: Distribution) =>
-    tensors.push({ name, shape, type: 'F32', values });
+    tensors.push({ name, shape, type, values });
   const conv = (at: string, out: number, fanIn: number, side: 1 | 3, gain = 1) => {
     add(`${at}.weight`, [out, fanIn, side, side], gained(fanIn * side * side, gain));
     add(`${at}.bias`, [out], small);
@@ -151,6 +162,10 @@ export function vaeTensors({ ch, multiples, blocks }: VaeDims): PlannedTensor[] 
   middle('encoder.mid', top);
   addNorm('encoder.norm_out', top);
   conv('encoder.conv_out', 2 * latentChannels, top, 3);
+  if (latentGain !== undefined) {
+    conv('quant_conv', 2 * latentChannels, 2 * latentChannels, 1);
+    conv('post_quant_conv', latentChannels, latentChannels, 1, latentGain);
+  }
 
   conv('decoder.conv_in', top, latentChannels, 3);
   middle('decoder.mid', top);

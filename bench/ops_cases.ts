@@ -98,6 +98,17 @@ const attentionCases: readonly AttentionCase[] = [
   { op: 'attention', network: 'flux', heads: 24, headDim: 128, tokens: 1024, mask: 'none' },
 ];
 
+/** Of SD1's UNet at 256 × 256 pixels, level by level, and the last of its autoencoder. */
+const convCases: readonly ConvCase[] = [
+  [32, 320],
+  [16, 640],
+  [8, 1280],
+  [256, 128],
+].map(([side, width]) => ({
+  op: 'conv2d',
+  ...{ height: side!, width: side!, inputs: width!, outputs: width!, kernel: 3, precision: 'fp32' },
+}));
+
 const normCases: readonly NormCase[] = [
   { op: 'rms_norm', rows: 77, cols: 4096 },
   { op: 'rms_norm', rows: 512, cols: 4096 },
@@ -132,7 +143,7 @@ export function selectCases({ types, precisions = ['fp32', 'int8'], filter }: Ca
   for (const [m, n, k] of linearShapes)
     for (const type of types ?? linearTypes)
       for (const precision of precisions) cases.push({ op: 'linear', m, n, k, type, precision });
-  cases.push(...attentionCases, ...normCases);
+  cases.push(...attentionCases, ...convCases, ...normCases);
   for (const type of types ?? weightTypes) cases.push({ op: 'decode', type, rows: 4096, cols: 4096 });
   for (const type of types ?? embeddingTypes)
     cases.push({ op: 'embedding', type, ids: 512, vocabulary: 32128, cols: 4096 });

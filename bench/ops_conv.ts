@@ -1,4 +1,4 @@
-/** conv2d at the autoencoder's shapes: images as rows of pixels, weights F32. On a GPU against PyTorch's. */
+/** conv2d at the autoencoder's shapes: images as rows of pixels, weights F32, on the CPU as files have them. On a GPU against PyTorch's. */
 import { native, type NativeConv2d } from '../bindings/native.js';
 import { eps, pick, relativeError, rounded, roundTo, spread, type Places } from './ops_reference.js';
 import {
@@ -26,7 +26,9 @@ export async function prepareConv(bench: Workbench, c: ConvCase): Promise<Prepar
   const w = random.normal(outputs * columns);
   const copies = copiesPastCache(bench, x.stored.byteLength);
   const images = uploadCopies(device, x.stored, { type, rows: height * width, cols: inputs, copies });
-  const weight = device.from(w, [outputs, columns]);
+  const weight = device.isGpu
+    ? device.from(w, [outputs, columns])
+    : device.from(inFileOrder(w, inputs, kernel ** 2), [outputs, inputs, kernel, kernel]);
   const out = poisoned(device, [pixels, outputs], type);
   const pad = (kernel - 1) / 2;
   const how: NativeConv2d = {
@@ -68,6 +70,14 @@ export async function prepareConv(bench: Workbench, c: ConvCase): Promise<Prepar
     },
     dispose: () => [images, weight, out].forEach((each) => each.dispose()),
   };
+}
+
+/** [outputs, taps, inputs] to [outputs, inputs, taps] */
+function inFileOrder(w: Float32Array, inputs: number, taps: number): Float32Array {
+  return w.map((_, i) => {
+    const [channel, tap] = [Math.floor(i / taps) % inputs, i % taps];
+    return w[i - (i % (taps * inputs)) + tap * inputs + channel]!;
+  });
 }
 
 interface SampledConv {

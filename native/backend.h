@@ -103,7 +103,7 @@ class Backend {
 
   // ---- images: pixels in rows, channels in columns
   // out [batch * out_height * out_width, n] = the epilogue of x [batch * height * width, c] * w [n, kernel *
-  // kernel * c], w's columns in the order ky, kx, c (conv_weight makes them)
+  // kernel * c], columns in the order ky, kx, c (conv_weight makes them); on the CPU also [n, c, ky, kx]
   virtual void conv2d(TensorView out, TensorView x, TensorView w, Epilogue epilogue, Conv2d how,
                       Precision precision) = 0;
   // w [n, c * taps] in the order c, ky, kx as files have it; out [n, taps * c], F32 or of w's dtype

@@ -215,8 +215,12 @@ void check_conv2d(const DeviceLimits& limits, const TensorView& out, const Tenso
   // In doubles, as products of sizes may leave 64 bits; equal to what a tensor holds, they are exact.
   require(double(x.rows()) == double(how.batch) * double(how.height) * double(how.width), "conv2d: x ",
           show(x), " does not hold ", how.batch, " images of ", how.height, " x ", how.width, " pixels");
-  require(w.rank == 2 && double(w.shape[1]) == double(how.kernel) * double(how.kernel) * double(x.cols()),
-          "conv2d: w ", show(w), " does not fit ", x.cols(), " channels and a kernel of ", how.kernel);
+  // In the order of files the kernel is told by the shape. GPUs, which take 16 bits, have no kernel for it.
+  const bool stored = w.rank == 4 && !limits.takes_16_bit && info(w.dtype).block == 1;
+  const bool fits = stored ? w.shape[1] == x.cols() && w.shape[2] == how.kernel && w.shape[3] == how.kernel
+                           : w.rank == 2 && double(w.shape[1]) ==
+                                                double(how.kernel) * double(how.kernel) * double(x.cols());
+  require(fits, "conv2d: w ", show(w), " does not fit ", x.cols(), " channels and a kernel of ", how.kernel);
   require(how.height * how.upscale + how.pad_before + how.pad_after >= how.kernel &&
               how.width * how.upscale + how.pad_before + how.pad_after >= how.kernel,
           "conv2d: an image of ", how.height, " x ", how.width, " is smaller than the kernel, ", how.kernel);

@@ -1,7 +1,7 @@
 // The FP32 matmul: out [m, n] = epilogue(x [m, k] · w [n, k]ᵀ), w in any stored dtype; conv2d runs on it too.
 //
 // First x is packed into panels [k][tokens in lanes], for all threads or (few rows) by each for itself. A
-// chunk is then up to kChunkRows weight rows and a block of at most kBlockTokens tokens: kDepth columns of
+// chunk is then up to kChunkRows weight rows and a block of at most kBlockTokens tokens: p.depth columns of
 // the weights at a time are decoded for kGroupRows of them and multiplied with every panel of the block; the
 // sums stay in L2. The order of every sum is fixed by k alone, so results depend neither on the number of
 // threads nor on which one took a chunk.
@@ -11,20 +11,17 @@
 namespace kotoba::cpu::KOTOBA_ISA {
 namespace {
 
-// With kBlockTokens this bounds what should stay in L2: the sums, and kDepth columns of x.
+// With kBlockTokens this bounds what should stay in L2: the sums, and p.depth columns of x.
 constexpr int64_t kChunkRows = 192;
-constexpr int64_t kPackedFloats = 6 << 20;     // of x packed at a time, if that is at least one block
-constexpr int64_t kGroupRows = kRowUnit;       // rows decoded at a time
-constexpr int64_t kDepth = 512;                // columns decoded at a time: a multiple of every block size
-constexpr int64_t kTileDepth = 256;            // columns summed up at a time: see multiply_tile
-constexpr int64_t kWeightPitch = kDepth + 16;  // keeps a tile's rows apart in L1
+constexpr int64_t kPackedFloats = 6 << 20;         // of x packed at a time, if that is at least one block
+constexpr int64_t kGroupRows = kRowUnit;           // rows decoded at a time
+constexpr int64_t kWeightPitch = kPackDepth + 16;  // keeps a tile's rows apart in L1
 
 // Where chunks pack for themselves: with as many sums as above, and half the columns of x.
 constexpr int64_t kOwnTokens = kBlockTokens / 2;
 constexpr int64_t kOwnRows = 2 * kChunkRows;
 constexpr int64_t kOwnBlocks = 4;  // to a thread at least, to keep threads level
 
-static_assert(kDepth <= kPackDepth);
 static_assert(kChunkRows % kRowUnit == 0 && kChunkRows % kLanes == 0);
 
 // Tokens [first, first + tokens) of x, packed. Blocks are equal but for the last.
@@ -41,13 +38,13 @@ TokenBlock token_block(const PackedTokens& x, int64_t index, int64_t k) {
 
 void pack_tokens(const Context& context, const LinearProblem& p, const TokenSource& source,
                  const PackedTokens& x) {
-  const int64_t pieces = ceil_div(p.k, kPackDepth), panels = token_block(x, 0, p.k).panels;
+  const int64_t pieces = ceil_div(p.k, p.depth), panels = token_block(x, 0, p.k).panels;
   context.pool->run(context.threads, x.blocks * panels * pieces, [&](int64_t chunk) {
     if (is_cancelled(context)) return;
     const TokenBlock block = token_block(x, chunk / (panels * pieces), p.k);
-    const int64_t panel = chunk / pieces % panels, col = chunk % pieces * kPackDepth;
+    const int64_t panel = chunk / pieces % panels, col = chunk % pieces * p.depth;
     if (panel >= block.panels) return;  // of the last block
-    pack_panel(source, block, panel, col, smaller(kPackDepth, p.k - col));
+    pack_panel(source, block, panel, col, smaller(p.depth, p.k - col));
   });
 }
 
@@ -56,7 +53,7 @@ struct Workspace {
   float weights[kGroupRows * kWeightPitch];
   float sums[kChunkRows * kBlockTokens];
   float lines[kLanes * kOwnRows];  // finished sums, a line per token
-  float packed[kOwnTokens * kDepth];
+  float packed[kOwnTokens * kPackDepth];
 };
 
 // The weight rows that meet a block of tokens. The sums of panel p are [room, width(p)] at start[p] * kLanes
@@ -70,15 +67,16 @@ struct WeightTile {
   const float* data;
   int64_t pitch;
   int64_t rows, depth;
-  bool first;  // col == 0
+  int64_t tile_depth;  // columns summed up at a time: see multiply_tile
+  bool first;          // col == 0
 };
 
 template <int T>
 void multiply_panel(float* sums, const WeightTile& w, const float* tokens, Ahead& ahead) {
-  for (int64_t k = 0; k < w.depth; k += kTileDepth)
+  for (int64_t k = 0; k < w.depth; k += w.tile_depth)
     for (int64_t r = 0; r < w.rows; r += kTileRows[T])
       multiply_tile<T>(sums + r * T * kLanes, w.data + r * w.pitch + k, w.pitch, tokens + k * T * kLanes,
-                       smaller(kTileDepth, w.depth - k), w.first && k == 0, ahead);
+                       smaller(w.tile_depth, w.depth - k), w.first && k == 0, ahead);
 }
 
 constexpr void (*kMultiplyPanel[])(float*, const WeightTile&, const float*, Ahead&) = {
@@ -105,7 +103,7 @@ void finish_vector(const LinearProblem& p, const float* sums, int64_t width, flo
 // F32 rows are used where they are, others decoded; the rows that fill up the last tile are zeros.
 WeightTile load_group(const LinearProblem& p, Workspace& work, int64_t row, int64_t rows, int64_t col,
                       int64_t depth) {
-  WeightTile tile{work.weights, kWeightPitch, rows, depth, col == 0};
+  WeightTile tile{work.weights, kWeightPitch, rows, depth, p.depth / 2, col == 0};
   if (p.w_dtype == DType::F32 && rows == kGroupRows) {
     tile.data = reinterpret_cast<const float*>(p.weights(row, col));
     tile.pitch = p.w_stride / 4;
@@ -123,7 +121,7 @@ Ahead ahead_of_group(const LinearProblem& p, const TokenBlock& block, int64_t ro
                      int64_t col) {
   Ahead ahead;
   if (col >= p.k) return ahead;
-  const int64_t depth = smaller(kDepth, p.k - col);
+  const int64_t depth = smaller(p.depth, p.k - col);
   int64_t steps = 0;
   for (int64_t i = 0; i < block.panels; ++i)
     steps += kGroupRows / kTileRows[block.vectors(i)] * ceil_div(depth, kAheadColumns);
@@ -135,7 +133,7 @@ Ahead ahead_of_group(const LinearProblem& p, const TokenBlock& block, int64_t ro
   return ahead;
 }
 
-// Adds columns [col, col + kDepth) to the sums of all rows and panels.
+// Adds columns [col, col + p.depth) to the sums of all rows and panels.
 void multiply_columns(const LinearProblem& p, const TokenBlock& block, Workspace& work, const RowRange& range,
                       int64_t col) {
   const int64_t row = range.row, rows = range.rows;
@@ -143,9 +141,9 @@ void multiply_columns(const LinearProblem& p, const TokenBlock& block, Workspace
     const bool wrap = group + kGroupRows >= rows;
     const int64_t next = wrap ? 0 : group + kGroupRows;
     Ahead ahead =
-        ahead_of_group(p, block, row + next, smaller(kGroupRows, rows - next), wrap ? col + kDepth : col);
+        ahead_of_group(p, block, row + next, smaller(kGroupRows, rows - next), wrap ? col + p.depth : col);
     const WeightTile tile =
-        load_group(p, work, row + group, smaller(kGroupRows, rows - group), col, smaller(kDepth, p.k - col));
+        load_group(p, work, row + group, smaller(kGroupRows, rows - group), col, smaller(p.depth, p.k - col));
     for (int64_t i = 0; i < block.panels; ++i) {
       float* sums = work.sums + block.start[i] * kLanes * range.room + group * block.width(i);
       kMultiplyPanel[block.vectors(i)](sums, tile, block.at(i, col), ahead);
@@ -195,24 +193,24 @@ void multiply_shared(const Context& context, const LinearProblem& p, const Token
       const TokenBlock block = token_block(x, chunk / row_chunks, p.k);
       const int64_t row = chunk % row_chunks * rows;
       const RowRange range{row, smaller(rows, p.n - row), kChunkRows};
-      for (int64_t col = 0; col < p.k; col += kDepth) multiply_columns(p, block, *work, range, col);
+      for (int64_t col = 0; col < p.k; col += p.depth) multiply_columns(p, block, *work, range, col);
       finish_chunk(p, block, *work, range);
     });
   }
 }
 
-// Few rows: every chunk takes them all and packs kDepth columns of its own tokens at a time, which never
+// Few rows: every chunk takes them all and packs p.depth columns of its own tokens at a time, which never
 // leave its L2. Packed for all, they would travel to L3 and back: a fifth of the time at n = 128 on Zen 5.
 void multiply_own(const Context& context, const LinearProblem& p, const TokenSource& source) {
   context.pool->run(context.threads, ceil_div(p.m, kOwnTokens), [&](int64_t chunk) {
     if (is_cancelled(context)) return;
     auto* work = static_cast<Workspace*>(scratch(Scratch::kThread, sizeof(Workspace)));
     const int64_t first = chunk * kOwnTokens;
-    TokenBlock block = make_token_block(first, smaller(kOwnTokens, p.m - first), kDepth, work->packed);
+    TokenBlock block = make_token_block(first, smaller(kOwnTokens, p.m - first), p.depth, work->packed);
     const RowRange range{0, p.n, kOwnRows};
-    for (; block.col < p.k; block.col += kDepth) {
+    for (; block.col < p.k; block.col += p.depth) {
       for (int64_t i = 0; i < block.panels; ++i)
-        pack_panel(source, block, i, block.col, smaller(kDepth, p.k - block.col));
+        pack_panel(source, block, i, block.col, smaller(p.depth, p.k - block.col));
       multiply_columns(p, block, *work, range, block.col);
     }
     finish_chunk(p, block, *work, range);

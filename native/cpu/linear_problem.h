@@ -19,12 +19,16 @@ struct LinearProblem {
   DType w_dtype;
   DecodeFn decode;
   RowEpilogue epilogue;
+  int64_t depth;  // columns that are packed and decoded at a time, an even number, at most kPackDepth
 
   // The stored weights of row `row` from column `col` on, a multiple of the block size.
   const std::byte* weights(int64_t row, int64_t col) const {
     return w + row * w_stride + dtype_bytes(w_dtype, col);
   }
 };
+
+constexpr int64_t kPackDepth = 576;
+constexpr int64_t kUsualDepth = 512;  // a multiple of every block size
 
 static inline LinearProblem make_linear_problem(int64_t m, const TensorView& w) {
   return {.m = m,
@@ -34,7 +38,8 @@ static inline LinearProblem make_linear_problem(int64_t m, const TensorView& w) 
           .w_stride = dtype_bytes(w.dtype, w.row_stride),
           .w_dtype = w.dtype,
           .decode = decode_fn(w.dtype),
-          .epilogue = {}};
+          .epilogue = {},
+          .depth = kUsualDepth};
 }
 
 // Few tokens, rows of x: weights are streamed once and dotted with every token.
@@ -52,7 +57,6 @@ class TokenSource {
  protected:
   ~TokenSource() = default;
 };
-constexpr int64_t kPackDepth = 512;
 
 // Any number of tokens; fills in p.epilogue.
 void linear_many_tokens(const Context&, LinearProblem p, const TokenSource& tokens, const TensorView& out,

@@ -2,21 +2,23 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type { ImageFileSize, ImageModelName } from '../../bench/image_files.js';
 import { deviceOption, PEER_HELP, precisionsOption, type BenchPrecision } from './bench_options.js';
-import { parseSize, type PictureSize } from './image_options.js';
+import { decimal, parseSize, type PictureSize } from './image_options.js';
 import type { CliContext } from './io.js';
 import { names, numbers } from './lists.js';
 import * as option from './options.js';
 
 const HELP = `
-Models: flux_q4_0, flux_q8_0, flux_q4_k, flux_f16 (Flux.1 schnell's shape with random weights), small (the trained
-model that ships). The random files are made once, in KOTOBA_BENCH_DIR (default: the system's temporary folder):
-flux_q4_0 takes 10 GB there with its encoders, flux_q8_0 18, flux_f16 34. A run starts with nothing loaded and ends so.
+Models: flux_q4_0, flux_q8_0, flux_q4_k, flux_f16 (Flux.1 schnell's shape with random weights), sd1_f16, sd1_f32 (Stable
+Diffusion 1.5's), small (the trained model that ships). The random files are made once, in KOTOBA_BENCH_DIR (default: the
+system's temporary folder): flux_q4_0 takes 10 GB there with its encoders, flux_q8_0 18, flux_f16 34, sd1_f16 2, sd1_f32
+4. A run starts with nothing loaded and ends so.
 On a GPU the model is loaded before the first run and stays.
 --peer COMMAND starts another program that speaks the protocol in bench/generate_peer.ts; ${PEER_HELP}
 
 Examples:
   $ kotoba bench generate --files small --threads 1,2
   $ kotoba bench generate --peer ./peer-generate --output results.json
+  $ kotoba bench generate --files sd1_f16 --steps 4 --cfg 7 --peer ./peer-generate
   $ kotoba bench generate --device cuda --files flux_q8_0 --size 1024x1024 --steps 4 --peer torch`;
 
 interface GenerateBenchFlags {
@@ -24,6 +26,7 @@ interface GenerateBenchFlags {
   files?: string[];
   size?: PictureSize;
   steps: number;
+  cfg: number;
   threads?: number[];
   precisions?: BenchPrecision[];
   runs: number;
@@ -40,6 +43,7 @@ export function generateBench({ io }: CliContext): Command {
     .option('--files <names>', 'which models (default: flux_q4_0)', names)
     .option('--size <WxH>', 'pixels (default: 256x256; small: 64x64)', parseSize)
     .option('--steps <n>', 'steps of the solver', option.wholeNumber(1), 1)
+    .option('--cfg <n>', 'guidance against the empty prompt, 1: none', decimal, 1)
     .option('--threads <list>', 'thread counts of the CPU (default: 2)', numbers)
     .addOption(precisionsOption())
     .option('--runs <n>', 'timed runs of each, after one untimed', option.wholeNumber(1), 3)
@@ -62,6 +66,7 @@ export function generateBench({ io }: CliContext): Command {
         device: flags.device,
         files,
         steps: flags.steps,
+        cfg: flags.cfg,
         threads: flags.threads,
         precisions: flags.precisions,
         runs: flags.runs,

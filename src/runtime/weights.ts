@@ -66,13 +66,16 @@ export class Weights implements Disposable {
   }
 
   /**
-   * `name`.weight [outputs, inputs, kernel, kernel], its columns put in the order ky, kx, inputs once. F32, F16 and BF16
-   * stay as they are, other types become F32; a 1×1 convolution is used as stored.
+   * `name`.weight [outputs, inputs, kernel, kernel]. The CPU uses it as stored, unless it is quantised; for others its
+   * columns are put in the order ky, kx, inputs once. F32, F16 and BF16 stay as they are, other types become F32; a 1×1
+   * convolution is used as stored.
    */
   conv(name: string, outputs: number, inputs: number, kernel: number): Conv {
     const source = this.#source(`${name}.weight`, [outputs, inputs, kernel, kernel]);
     this.#requireUnscaled(source);
     const bias = this.#bias(name, [0, outputs]);
+    if (kernel > 1 && !this.#device.isGpu && blockWeights(source.tensor.dtype as DType) === 1)
+      return { weight: this.#map(source.tensor), bias, kernel };
     const taps = kernel * kernel;
     const stored = this.#map(source.tensor, [outputs, inputs * taps]);
     if (kernel === 1) return { weight: stored, bias, kernel };

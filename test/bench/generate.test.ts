@@ -29,6 +29,10 @@ for await (const line of createInterface({ input: process.stdin })) {
   writeFileSync(path, new Uint8Array(3 * pixels).fill(128));
   const run = { event: 'run', path, seconds: 10, load_seconds: 1, encode_seconds: 2, sample_seconds: 3,
     decode_seconds: 4, cpu_seconds: 5, rss_peak: 1000, sigmas: option('sigmas') };
+  if (fault === 'checkpoint') {
+    if (!option('checkpoint').endsWith('.safetensors') || option('cfg') !== '2') throw new Error('not that file');
+    run.step_seconds = [0.5, 0.75];
+  }
   if (fault === 'vague') delete run.sample_seconds;
   say(run);
 }`;
@@ -82,6 +86,18 @@ test('the report: every phase of every contender, errors against fp32, ratios to
   expect(other).toMatchObject({ seconds: { sample: { median: 3 } }, secondsPerStep: 1.5, rssPeak: 1000 });
   expect(other!.relativeError).toBeGreaterThan(0.5);
   expect(other!.timesPeer).toBeUndefined();
+});
+
+test('a checkpoint: the peer is given the one file and the guidance, steps are timed without the first', async () => {
+  const sd1 = { ...tiny, files: ['sd1_f16'] as const, height: 64, steps: 3, cfg: 2, precisions: [] };
+  const { results } = await runGenerateBench({ ...sd1, peer: `${peer} checkpoint` });
+  expect(results.map((r) => r.contender)).toEqual(['fp32', 'peer']);
+  const [own, other] = results;
+  expect(own).toMatchObject({ file: 'sd1_f16', steps: 3, cfg: 2, laterSteps: { count: 2 } });
+  expect(own!.laterSteps!.median).toBeLessThan(own!.seconds!.sample.median);
+  expect(other).toMatchObject({ cfg: 2, laterSteps: { median: 0.625, count: 2 } });
+  const line = formatGenerateResult(other!);
+  for (const part of ['cfg 2 ', '1.00 s a step', 'after the first 0.625 s']) expect(line).toContain(part);
 });
 
 describe('what a peer does wrong is a coded error that says what', () => {

@@ -101,6 +101,37 @@ describe.each(TARGETS)('%s', (target) => {
     for (const tensor of [xt, conv.weight]) tensor.dispose();
   });
 
+  test.each(CASES)('conv2d on weights in the order of files %o', async (how) => {
+    const { c, n, kernel } = how;
+    const { xt, conv, options, expected, bound } = example(how);
+    const stored = pixelRows(normal(n * kernel * kernel * c, 2), n, kernel * kernel, c);
+    using weight = device.from(stored, [n, c, kernel, kernel]);
+    const run = () => ops.conv2d(xt, { weight, kernel }, options);
+    if (device.isGpu) expect(run).toThrow(/conv2d: w \S+.* does not fit/);
+    else {
+      using out = run();
+      expect(maxAbsDifference(await out.read(), expected)).toBeLessThan(bound);
+    }
+    for (const tensor of [xt, conv.weight]) tensor.dispose();
+  });
+
+  test.each([[[50, 9, 33]], [[50, 3, 33, 3]], [[50, 33, 1, 9]], [[50, 33, 9, 1]], [[50, 33, 3]]])(
+    'conv2d refuses weights of the shape %j',
+    (shape) => {
+      using x = device.from(normal(12 * 33, 1), [12, 33]);
+      using weight = device.from(
+        normal(
+          shape.reduce((a, b) => a * b),
+          2,
+        ),
+        shape,
+      );
+      expect(() => ops.conv2d(x, { weight, kernel: 3 }, { batch: 1, height: 3, width: 4 })).toThrow(
+        'does not fit 33 channels and a kernel of 3',
+      );
+    },
+  );
+
   test('conv2d: bias and a tensor added, and the same in int8, which convolutions run in FP32', async () => {
     const { xt, conv, options, expected, bound } = example({ height: 6, width: 11, c: 12, n: 33, kernel: 3 });
     const bias = normal(33, 3);
@@ -124,9 +155,14 @@ describe.each(TARGETS)('%s', (target) => {
     using out = ops.conv2d(xt, { weight, kernel: 3 }, { batch: 1, height: 5, width: 6 });
     const expected = convolve(x, values, how);
     expect(largest(values)).toBeGreaterThan(1);
-    expect(maxAbsDifference(await out.read(), expected)).toBeLessThan(
-      dotBound(9 * how.c, expected) * largest(values),
-    );
+    const bound = dotBound(9 * how.c, expected) * largest(values);
+    expect(maxAbsDifference(await out.read(), expected)).toBeLessThan(bound);
+    if (dtype !== 'Q8_0' && !device.isGpu) {
+      using stored = weight.reshape(how.n, how.c, 3, 3);
+      using same = ops.conv2d(xt, { weight: stored, kernel: 3 }, { batch: 1, height: 5, width: 6 });
+      const turned = convolve(x, pixelRows(values, how.n, how.c, 9), how);
+      expect(maxAbsDifference(await same.read(), turned)).toBeLessThan(bound);
+    }
     weight.dispose();
   });
 

@@ -135,7 +135,7 @@ describe('conv', () => {
 
   const counting = (n: number): number[] => Array.from({ length: n }, (_, i) => i % 100);
 
-  test.each(['F32', 'F16', 'BF16'] as const)('3×3 in %s stays so', async (dtype) => {
+  test.each(['F32', 'F16', 'BF16'] as const)('3×3 in %s is used in place', async (dtype) => {
     const numbers = counting(4 * 5 * 9);
     const word = new Float32Array(1);
     const bits = (value: number): number => {
@@ -152,8 +152,8 @@ describe('conv', () => {
       'c.bias': { tensor: info('b'), shape: [4] },
     }));
     const conv = weights.conv('c', 4, 5, 3);
-    expect(conv.weight).toMatchObject({ dtype, shape: [4, 45] });
-    expect(await values(conv.weight)).toEqual(reordered(numbers, 4, 5, 9));
+    expect(conv.weight).toMatchObject({ dtype, shape: [4, 5, 3, 3] });
+    expect(await values(conv.weight)).toEqual(numbers);
     expect(await values(conv.bias!)).toEqual([1, 2, 3, 4]);
   });
 
