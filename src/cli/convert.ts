@@ -1,7 +1,13 @@
 /** `kotoba convert`: makes one model file of another. */
 import { resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { convertModel, type Converted } from '../convert/convert.js';
+import {
+  containerOf,
+  convertModel,
+  extractedSlot,
+  type ConvertOptions,
+  type Converted,
+} from '../convert/convert.js';
 import { WRITTEN_TYPES, type TypeRule, type WrittenType } from '../convert/types.js';
 import { KotobaError } from '../errors.js';
 import { openModel, selectPart, type ModelFile, type Part, type Slot } from '../formats/index.js';
@@ -20,6 +26,7 @@ interface ConvertFlags {
   tensorType: readonly TypeRule[];
   clipL?: string;
   clipG?: string;
+  clipH?: string;
   t5?: string;
   vae?: string;
   t5Tokenizer?: string;
@@ -45,12 +52,15 @@ Examples:
 
 The output's name tells its kind: .safetensors or .gguf. Weights stay in their type unless --type says otherwise. With a
 quantised --type, norms and biases are F32, and convolutions and what a network begins and ends with F16; rows that are
-no whole blocks of 256 take the nearest type with blocks of 32. The file appears under its name when it has been written,
+no whole blocks of 256 take the nearest type with blocks of 32. A file that is one network alone gets the names that
+readers of the other kind expect: llama.cpp's for a T5, those of its original code for a UNet or a transformer. An encoder
+that a checkpoint lacks is put where other programs look for it. The file appears under its name when it has been written,
 read again and compared.`;
 
 const kReplaceable = [
   ['clipL', 'clip_l'],
   ['clipG', 'clip_g'],
+  ['clipH', 'clip_h'],
   ['t5', 't5'],
   ['vae', 'vae'],
 ] as const satisfies readonly (readonly [keyof ConvertFlags, Slot])[];
@@ -61,9 +71,10 @@ export function convertCommand(context: CliContext): Command {
     .argument('<in>', 'a file, a folder of shards, or a name')
     .argument('<out>', 'a .safetensors or .gguf file')
     .addOption(
-      new Option('--extract <slot>', 'one network: clip_l, clip_g, t5, transformer, unet, vae').argParser(
-        option.parseSlot,
-      ),
+      new Option(
+        '--extract <slot>',
+        'one network: clip_l, clip_g, clip_h, t5, transformer, unet, vae',
+      ).argParser(option.parseSlot),
     )
     .addOption(
       new Option('--type <type>', `of the weights: ${WRITTEN_TYPES.join(', ')}`).argParser(
@@ -75,10 +86,11 @@ export function convertCommand(context: CliContext): Command {
         .argParser((text: string, before: readonly TypeRule[]) => [...before, parseRule(text)])
         .default([], 'none'),
     )
-    .option('--clip-l <file>', "takes the place of the input's CLIP-L")
-    .option('--clip-g <file>', "takes the place of the input's CLIP-G")
-    .option('--t5 <file>', "takes the place of the input's T5")
-    .option('--vae <file>', "takes the place of the input's VAE")
+    .option('--clip-l <file>', "the CLIP-L in the place of the input's own")
+    .option('--clip-g <file>', "the CLIP-G in the place of the input's own")
+    .option('--clip-h <file>', "the CLIP-H in the place of the input's own")
+    .option('--t5 <file>', "the T5 in the place of the input's own")
+    .option('--vae <file>', "the VAE in the place of the input's own")
     .addOption(option.t5TokenizerOption())
     .addOption(
       new Option('--config <file|json>', 'what the input does not tell, with --extract').argParser(
@@ -140,10 +152,10 @@ async function convert(
     rules: flags.tensorType,
     replace,
     config: flags.config,
-    vocabulary: await vocabularyFor(input, flags, output),
+    vocabulary: await vocabularyFor(input, replace, flags, output),
     signal,
-    onProgress: (bytes, total) =>
-      progress.update('writing', bytes, total, `${bytesText(bytes)} of ${bytesText(total)}`),
+    onProgress: (bytes, total, what) =>
+      progress.update(what, bytes, total, `${bytesText(bytes)} of ${bytesText(total)}`),
   }).finally(() => progress.clear());
   report(
     context,
@@ -155,14 +167,18 @@ async function convert(
   );
 }
 
+/** Of a file that will be a T5 alone, in a GGUF. */
 async function vocabularyFor(
   input: ModelFile,
+  replace: ConvertOptions['replace'],
   flags: ConvertFlags,
   output: string,
 ): Promise<UnigramVocabulary | undefined> {
-  if (flags.extract !== 't5' || !output.toLowerCase().endsWith('.gguf')) {
+  const container = containerOf(output);
+  const slot = extractedSlot(input, container, { extract: flags.extract, replace });
+  if (slot !== 't5' || container !== 'gguf') {
     if (flags.t5Tokenizer !== undefined)
-      throw new KotobaError('ERR_ARGUMENT', '--t5-tokenizer: is for --extract t5 into a .gguf file');
+      throw new KotobaError('ERR_ARGUMENT', '--t5-tokenizer: is for a T5 that goes into a .gguf file');
     return undefined;
   }
   return loadT5Vocabulary({

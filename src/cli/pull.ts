@@ -138,7 +138,7 @@ function printPulled({ io }: CliContext, { wanted: { entry }, files }: PulledNam
   if (needsVocabulary)
     io.stdout.write(
       style.dim(
-        '  its vocabulary is not in it: kotoba pull t5-vocabulary, and --t5-tokenizer with its path\n',
+        '  its vocabulary is not in it: kotoba pull t5-vocabulary, then --t5-tokenizer t5-vocabulary\n',
       ),
     );
 }

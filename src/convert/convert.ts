@@ -4,32 +4,31 @@
  * been read again.
  */
 import { createHash } from 'node:crypto';
-import { open } from 'node:fs/promises';
-import { extname, resolve } from 'node:path';
-import type { CheckFile } from '../atomic_file.js';
+import { statfs } from 'node:fs/promises';
+import { dirname, extname, resolve } from 'node:path';
 import { KotobaError } from '../errors.js';
 import {
   blockWeights,
-  GGUF_FILE_TYPES,
-  openModel,
+  elementCount,
+  identify,
   selectPart,
   streamSafetensors,
-  t5GgufMetadata,
   tensorBytes,
   writeGguf,
   type Container,
   type DType,
-  type GgufValue,
   type ModelFile,
-  type Part,
   type Slot,
   type StreamedTensor,
   type UnigramPieces,
 } from '../formats/index.js';
 import type { Device } from '../runtime/device.js';
-import { onePart, wholeFile, withReplaced, type PlannedTensor } from './plan.js';
 import { TensorStream } from '../runtime/tensor_stream.js';
+import { ggufMetadata, safetensorsMetadata } from './metadata.js';
+import { onePart, soleNetwork, wholeFile, type PlannedTensor } from './plan.js';
+import { withReplaced, type Replacement } from './replace.js';
 import { typeOf, type TypeRule, type WrittenType } from './types.js';
+import { checkWritten } from './written.js';
 
 export interface ConvertOptions {
   /** Only this network, under the names of its reference. */
@@ -38,15 +37,15 @@ export interface ConvertOptions {
   readonly type?: WrittenType | undefined;
   /** By name, over `type`; the first that matches counts. */
   readonly rules?: readonly TypeRule[] | undefined;
-  /** Networks of other files in the place of the input's own. */
-  readonly replace?: readonly { readonly slot: Slot; readonly part: Part }[] | undefined;
+  /** Networks of other files in the place of the input's own, or where it has none. */
+  readonly replace?: readonly Replacement[] | undefined;
   /** What the input does not tell, for `extract`. */
   readonly config?: Readonly<Record<string, unknown>> | undefined;
   /** A T5's, which a GGUF of it carries. */
   readonly vocabulary?: UnigramPieces | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** @param bytes written so far */
-  readonly onProgress?: ((bytes: number, total: number) => void) | undefined;
+  /** @param bytes so far: written, then read again */
+  readonly onProgress?: ((bytes: number, total: number, what: 'writing' | 'checking') => void) | undefined;
 }
 
 export interface Converted {
@@ -59,8 +58,8 @@ export interface Converted {
 /**
  * @param device the CPU
  * @param output a .safetensors or .gguf file; what is there is replaced when the new one is whole and checked
- * @throws KotobaError ERR_ARGUMENT for what cannot be written so; ERR_MODEL_… as loading does; ERR_FILE_READ,
- *   ERR_FILE_WRITE, ERR_CANCELLED: the output is then as it was before
+ * @throws KotobaError ERR_ARGUMENT for what cannot be written so; ERR_MODEL_… as loading does; ERR_NON_FINITE for values
+ *   that the type cannot hold; ERR_FILE_READ, ERR_FILE_WRITE, ERR_CANCELLED: the output is then as it was before
  */
 export async function convertModel(
   device: Device,
@@ -69,38 +68,29 @@ export async function convertModel(
   options: ConvertOptions = {},
 ): Promise<Converted> {
   const container = containerOf(output);
-  const part =
-    options.extract &&
-    selectPart(input, { slot: options.extract, config: options.config, allowUndecided: true });
-  const planned = plan(input, part, container, options);
-  const types = planned.map(({ name, source }) => {
-    const type = typeOf(name, source, options.type, options.rules ?? [], container);
-    if (container === 'safetensors' && blockWeights(type) > 1)
-      throw new KotobaError('ERR_ARGUMENT', `${output}: safetensors hold no ${type}: write a .gguf file`);
-    return type;
-  });
-  using stream = new TensorStream(device, options.signal);
+  const slot = extractedSlot(input, container, options);
+  const part = slot && selectPart(input, { slot, config: options.config, allowUndecided: true });
+  const planned = part ? onePart(input, part, container) : plan(input, container, options);
+  const types = planned.map((tensor) => writtenType(tensor, output, container, options));
   const total = planned.reduce((sum, { source }, i) => sum + tensorBytes(types[i]!, source.shape)!, 0);
-  const digests = new Map<string, string>();
-  let written = 0;
-  const tensors = planned.map(({ name, source }, i): StreamedTensor => ({
-    name,
-    dtype: types[i]!,
-    shape: source.shape,
-    data: async function* () {
-      const hash = createHash('sha256');
-      for await (const piece of stream.bytes(source, types[i]!)) {
-        hash.update(piece);
-        yield piece;
-        options.onProgress?.((written += piece.length), total);
-      }
-      digests.set(name, hash.digest('hex'));
-    },
-  }));
-  const check: CheckFile = (path) => checkWritten(path, tensors, digests, part?.slot);
-  if (container === 'gguf')
-    await writeGguf(output, ggufMetadata(output, part, types, options), tensors, check);
-  else await streamSafetensors(output, tensors, safetensorsMetadata(input, part), check);
+  await requireSpace(output, total);
+  using stream = new TensorStream(device, options.signal);
+  const progress = (what: 'writing' | 'checking') => {
+    let done = 0;
+    return (bytes: number) => options.onProgress?.((done += bytes), total, what);
+  };
+  const { tensors, digests } = streamed(stream, planned, types, container, progress('writing'));
+  const check = (path: string) =>
+    checkWritten(path, { tensors, digests, slot, signal: options.signal, onRead: progress('checking') });
+  if (container === 'gguf') {
+    const parts = part ? [part] : identify(input, { allowUndecided: true });
+    const { type, vocabulary } = options;
+    const metadata = ggufMetadata({ output, part, parts, types, type, vocabulary });
+    await writeGguf(output, metadata, tensors, check);
+  } else {
+    const names = new Set(tensors.map(({ name }) => name));
+    await streamSafetensors(output, tensors, safetensorsMetadata(input, part, names), check);
+  }
   return {
     container,
     bytes: total,
@@ -108,7 +98,8 @@ export async function convertModel(
   };
 }
 
-function containerOf(output: string): Container {
+/** @throws KotobaError ERR_ARGUMENT */
+export function containerOf(output: string): Container {
   const kinds: Readonly<Record<string, Container>> = { '.safetensors': 'safetensors', '.gguf': 'gguf' };
   const container = kinds[extname(output).toLowerCase()];
   if (!container)
@@ -116,103 +107,84 @@ function containerOf(output: string): Container {
   return container;
 }
 
+/** The network that the output will be, if it is to be one alone: as asked, or because the input is nothing else. */
+export function extractedSlot(
+  input: ModelFile,
+  container: Container,
+  { extract, replace = [] }: Pick<ConvertOptions, 'extract' | 'replace'>,
+): Slot | undefined {
+  if (replace.length === 0) return extract ?? soleNetwork(input, container);
+  if (extract)
+    throw new KotobaError(
+      'ERR_ARGUMENT',
+      'convert: expected either a network to extract or networks to replace',
+    );
+  return undefined;
+}
+
 function plan(
   input: ModelFile,
-  part: Part | undefined,
   container: Container,
-  { type, replace = [] }: ConvertOptions,
+  { type, rules = [], replace = [] }: ConvertOptions,
 ): PlannedTensor[] {
-  if (part) {
-    if (replace.length > 0)
-      throw new KotobaError(
-        'ERR_ARGUMENT',
-        'convert: expected either a network to extract or networks to replace',
-      );
-    return onePart(part, container);
-  }
-  const replacements = replace.map(({ slot, part: by }) => ({
-    old: selectPart(input, { slot, allowUndecided: true }),
-    by,
-  }));
-  return withReplaced(wholeFile(input, type !== undefined), replacements);
+  // GGUF has no FP8, and a weight that is written in another type cannot keep its scale.
+  const isChanged = type !== undefined || rules.length > 0 || container === 'gguf';
+  return withReplaced(input, wholeFile(input, isChanged ? 'unscaled' : 'stored'), replace);
 }
 
-/** The type that most weights have. */
-function mainType(types: readonly DType[]): DType {
-  const counts = new Map<DType, number>();
-  for (const type of types) counts.set(type, (counts.get(type) ?? 0) + 1);
-  const quantised = [...counts].filter(([type]) => blockWeights(type) > 1);
-  return [...(quantised.length > 0 ? quantised : counts)].sort((a, b) => b[1] - a[1])[0]![0];
-}
-
-function ggufMetadata(
+function writtenType(
+  { name, source }: PlannedTensor,
   output: string,
-  part: Part | undefined,
+  container: Container,
+  { type: wanted, rules = [] }: ConvertOptions,
+): DType {
+  const type = typeOf(name, source, wanted, rules, container);
+  if (container === 'safetensors' && blockWeights(type) > 1)
+    throw new KotobaError('ERR_ARGUMENT', `${output}: safetensors hold no ${type}: write a .gguf file`);
+  return type;
+}
+
+/** Each tensor's bytes when their turn comes, and their digests once they have been written. */
+function streamed(
+  stream: TensorStream,
+  planned: readonly PlannedTensor[],
   types: readonly DType[],
-  { vocabulary, type }: ConvertOptions,
-): Map<string, GgufValue> {
-  const main = type ?? mainType(types);
-  if (part?.family === 't5') {
-    if (!vocabulary)
-      throw new KotobaError(
-        'ERR_TOKENIZER_MISSING',
-        `${output}: a GGUF of a T5 carries its vocabulary: give its tokenizer.json or spiece.model`,
-      );
-    return t5GgufMetadata(output, part.config, main, vocabulary);
-  }
-  return new Map<string, GgufValue>([
-    ['general.architecture', ['STRING', part?.family ?? 'checkpoint']],
-    ['general.file_type', ['U32', GGUF_FILE_TYPES[main] ?? 0]],
-    ['general.quantization_version', ['U32', 2]],
-    ...(part ? [['config', ['STRING', configText(part)]] as [string, GgufValue]] : []),
-  ]);
-}
-
-/** What is known of it, for the next reader. */
-function configText({ config, undecided }: Part): string {
-  const decided = Object.entries(config).filter(([key, value]) => !undecided.includes(key) && value !== '');
-  return JSON.stringify(Object.fromEntries(decided));
-}
-
-function safetensorsMetadata(input: ModelFile, part: Part | undefined): Record<string, string> {
-  if (part) return { format: 'pt', config: configText(part) };
-  const strings = [...input.metadata].filter(
-    (entry): entry is [string, string] => typeof entry[1] === 'string' && !entry[0].includes('/'),
-  );
-  return { format: 'pt', ...Object.fromEntries(input.container === 'safetensors' ? strings : []) };
-}
-
-/** Opens what was written as any other file, and reads every byte again. */
-async function checkWritten(
-  path: string,
-  tensors: readonly StreamedTensor[],
-  digests: ReadonlyMap<string, string>,
-  slot: Slot | undefined,
-): Promise<void> {
-  const fail = (what: string): never => {
-    throw new KotobaError('ERR_FILE_WRITE', `${path}: what was written reads back differently: ${what}`);
-  };
-  const model = openModel(path);
-  if (model.tensors.size !== tensors.length) fail(`${model.tensors.size} of ${tensors.length} tensors`);
-  const file = await open(resolve(path));
-  try {
-    for (const { name, dtype, shape } of tensors) {
-      const info = model.tensors.get(name) ?? fail(`${name} is missing`);
-      if (info.dtype !== dtype || info.shape.join() !== shape.join())
-        fail(`${name} is ${info.dtype} [${info.shape.join(', ')}]`);
+  container: Container,
+  onBytes: (bytes: number) => void,
+): { tensors: StreamedTensor[]; digests: Map<string, string> } {
+  const digests = new Map<string, string>();
+  const tensors = planned.map(({ name, source }, i): StreamedTensor => {
+    const dtype = types[i]!;
+    const shape = container === 'gguf' ? ggufShape(source.shape) : source.shape;
+    const isMarker = elementCount(source.shape) !== elementCount(shape);
+    async function* data() {
       const hash = createHash('sha256');
-      const chunk = Buffer.allocUnsafe(Math.min(info.bytes, 8 << 20));
-      for (let at = 0; at < info.bytes;) {
-        const wanted = Math.min(chunk.length, info.bytes - at);
-        const { bytesRead } = await file.read(chunk, 0, wanted, info.offset + at);
-        if (bytesRead === 0) fail(`${name} ends early`);
-        hash.update(chunk.subarray(0, bytesRead));
-        at += bytesRead;
+      const pieces = isMarker ? [new Uint8Array(tensorBytes(dtype, shape)!)] : stream.bytes(source, dtype);
+      for await (const piece of pieces) {
+        hash.update(piece);
+        yield piece;
+        onBytes(piece.length);
       }
-      if (hash.digest('hex') !== digests.get(name)) fail(`${name} holds other bytes`);
+      digests.set(name, hash.digest('hex'));
     }
-  } finally {
-    await file.close();
-  }
-  if (slot) selectPart(model, { slot, allowUndecided: true });
+    return { name, dtype, shape, data };
+  });
+  return { tensors, digests };
+}
+
+/** GGUF knows no scalars and nothing empty: one value stands for them; what is empty means something by being there. */
+const ggufShape = (shape: readonly number[]): readonly number[] =>
+  shape.length === 0 || shape.includes(0) ? [1] : shape;
+
+/** Found before the work, and not after half an hour of it. */
+async function requireSpace(output: string, bytes: number): Promise<void> {
+  const disk = await statfs(dirname(resolve(output))).catch(() => undefined);
+  // Where nothing is known of it, or it is no disk, writing will say what is wrong.
+  if (!disk || disk.blocks === 0 || bytes <= disk.bavail * disk.bsize) return;
+  const megabytes = (count: number): string => `${Math.ceil(count / 1e6)} MB`;
+  throw new KotobaError(
+    'ERR_FILE_WRITE',
+    `${output}: cannot write: expected ${megabytes(bytes)} of free disk, got ${megabytes(disk.bavail * disk.bsize)}: ` +
+      'free some space or choose another folder',
+  );
 }

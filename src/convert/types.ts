@@ -1,6 +1,6 @@
 /** Which type each tensor of a converted file gets. */
 import { KotobaError } from '../errors.js';
-import { blockWeights, type DType, type TensorSource } from '../formats/index.js';
+import { blockWeights, isFp8, type DType, type TensorSource } from '../formats/index.js';
 
 /** Types that are written. */
 export const WRITTEN_TYPES = [
@@ -40,10 +40,14 @@ const SMALLER_BLOCKS: Readonly<Partial<Record<WrittenType, WrittenType>>> = {
 
 /**
  * Small, and felt in every value that leaves the network: what it meets first and last, times, positions, modulation of
- * the last layer. Kept in 16 bits.
+ * the last layer, and autoencoders. Kept in 16 bits. The originals' names, then diffusers'.
  */
-const KEPT =
-  /(^|\.)(img_in|txt_in|time_in|vector_in|guidance_in|final_layer|x_embedder|t_embedder|y_embedder|context_embedder|pos_embed|time_embed|label_emb|input_blocks\.0\.0|out\.2|position_embedding|text_projection)\b/;
+const KEPT = [
+  /(^|[./])(img_in|txt_in|time_in|vector_in|guidance_in|final_layer|[xty]_embedder|context_embedder|pos_embed)\b/,
+  /(^|[./])(time_embed|label_emb|input_blocks\.0\.0|out\.2|position(al)?_embedding|text_projection)\b/,
+  /(^|[./])(time_text_embed|(time|add|class)_embedding|norm_out|conv_in|conv_out)\b|(^|\/)proj_out\b/,
+  /^(first_stage_model|vae)[./]/,
+];
 
 /**
  * @param wanted what the user asked for; absent: every tensor keeps its type
@@ -72,13 +76,16 @@ export function typeOf(
   }
   if (wanted === undefined) {
     const kept = keptType(source);
-    return container === 'safetensors' && blockWeights(kept) > 1 ? 'F16' : kept;
+    // F16 holds every FP8 value.
+    const isForeign = container === 'gguf' ? isFp8(kept) : blockWeights(kept) > 1;
+    return isForeign ? 'F16' : kept;
   }
-  if (blockWeights(wanted) === 1) return wanted;
+  // ggml's programs expect vectors in F32 beside matrices of any type.
+  if (blockWeights(wanted) === 1) return container === 'gguf' && shape.length < 2 ? 'F32' : wanted;
   // Norms and biases are few; a table of buckets, and kernels of a convolution, have short rows.
   if (shape.length < 2 || name.includes('relative_attention_bias') || name.includes('attn_rel_b'))
     return 'F32';
-  if (shape.length > 2 || KEPT.test(name)) return 'F16';
+  if (shape.length > 2 || KEPT.some((pattern) => pattern.test(name))) return 'F16';
   const fitting = [wanted, SMALLER_BLOCKS[wanted]].find(
     (type) => type !== undefined && shape.at(-1)! % blockWeights(type) === 0,
   );

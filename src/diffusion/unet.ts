@@ -227,13 +227,7 @@ function addAttention(
 /** The image and the last skip side by side in the channels. */
 function join(ops: Ops, { pixels, size }: Image, skips: Image[]): Image {
   const skip = skips.pop()!;
-  const both = ops.device.empty('F32', [pixels.rows, pixels.cols + skip.pixels.cols]);
-  const put = (part: Tensor, first: number): void => {
-    using place = both.columnRange(first, first + part.cols);
-    ops.copyTokens(place, part, { batch: 1, tokens: part.rows, outOffset: 0, xOffset: 0 });
-  };
-  put(pixels, 0);
-  put(skip.pixels, pixels.cols);
+  const both = ops.joinColumns(pixels, skip.pixels);
   skip.pixels.dispose();
   return { pixels: both, size };
 }

@@ -38,7 +38,7 @@ export interface ConfigSource {
 }
 
 export interface Settled {
-  readonly values: ReadonlyMap<string, ConfigValue>;
+  readonly values: Map<string, ConfigValue>;
   readonly notes: readonly string[];
 }
 
@@ -119,10 +119,15 @@ export function foundConfigs(model: ModelFile, family: ConfigFamily, tensor: Ten
   const inFile = typeof stored === 'string' ? unwrap(parseLoosely(stored)) : undefined;
   if (inFile !== undefined && isTelling(family, inFile))
     sources.push({ title: 'the config in the metadata', values: inFile });
-  const beside = join(dirname(tensor.path), 'config.json');
-  const values = unwrap(readJson(beside));
-  if (values !== undefined && isTelling(family, values)) sources.push({ title: beside, values, found: true });
+  const beside = configIn(join(dirname(tensor.path), 'config.json'));
+  if (beside !== undefined && isTelling(family, beside.values)) sources.push(beside);
   return sources;
+}
+
+/** What a JSON file near the weights says, if it is there. */
+export function configIn(path: string): ConfigSource | undefined {
+  const values = unwrap(readJson(path));
+  return values && { title: path, values, found: true };
 }
 
 const kMaxConfigBytes = 1 << 20;

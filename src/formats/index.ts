@@ -60,11 +60,10 @@ export type {
   VaePart,
 } from './part.js';
 export { readNumbers } from './read.js';
-export { QUANTIZED_TYPES, quantize } from './quantize.js';
-export type { QuantizedType } from './quantize.js';
 export { parseSafetensors } from './safetensors.js';
 export { checkPart, selectPart } from './select.js';
-export { GGUF_FILE_TYPES, t5GgufMetadata, writeT5Gguf } from './t5_gguf.js';
+export { GGUF_FILE_TYPES, t5GgufMetadata } from './t5_gguf.js';
+export { openAiClipEntries } from './names/clip.js';
 export { llamaCppNames } from './names/t5.js';
 export type { UnigramPieces } from './t5_gguf.js';
 export { requireUnchanged, stampFiles } from './unchanged.js';

@@ -45,26 +45,6 @@ export function readNumbers(tensor: TensorInfo): Float64Array {
   return Float64Array.from({ length: bytes / size }, (_, i) => read(view, i * size));
 }
 
-/**
- * Elements [start, end) of a float tensor, rounded to F32.
- * @throws KotobaError ERR_ARGUMENT for any type but F64, F32, F16 and BF16; ERR_FILE_READ
- */
-export function readFloats(tensor: TensorInfo, start: number, end: number): Float32Array {
-  const { name, dtype, path, offset } = tensor;
-  const reader = ['F64', 'F32', 'F16', 'BF16'].includes(dtype) ? READERS[dtype] : undefined;
-  if (!reader)
-    throw new KotobaError(
-      'ERR_ARGUMENT',
-      `${path}: expected F32, F16 or BF16 in ${name}, got the type ${dtype}`,
-    );
-  const [size, read] = reader;
-  const bytes = withFile(path, (source) => source.read(offset + start * size, (end - start) * size));
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const values = new Float32Array(end - start);
-  for (let i = 0; i < values.length; i++) values[i] = read(view, i * size);
-  return values;
-}
-
 /** IEEE 754 binary16: 5 bits of exponent, 10 of mantissa. */
 function halfToNumber(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;

@@ -1,13 +1,7 @@
-/** A T5 encoder as llama.cpp's converter writes it: architecture "t5encoder", its names, its vocabulary inside. */
+/** What a GGUF of a T5 encoder tells beside its weights, as llama.cpp's converter writes it: sizes and vocabulary. */
 import { KotobaError } from '../errors.js';
-import { blockWeights, type DType } from './dtype.js';
-import { llamaCppNames } from './names/t5.js';
-import type { T5Config, T5Part, TensorSource } from './part.js';
-import { quantize } from './quantize.js';
-import type { QuantizedType } from './quantize.js';
-import { readFloats } from './read.js';
-import { writeGguf } from './write_gguf.js';
-import type { StreamedTensor } from './write.js';
+import type { DType } from './dtype.js';
+import type { T5Config } from './part.js';
 import type { GgufValue } from './write_gguf.js';
 
 /** A Unigram vocabulary; text/'s UnigramVocabulary is one. */
@@ -47,29 +41,6 @@ export const GGUF_FILE_TYPES: Readonly<Partial<Record<DType, number>>> = {
 };
 /** What T5 was trained with; nothing here needs it, llama.cpp does. */
 const kContextLength = 512;
-/** values decoded at once */
-const kChunk = 1 << 20;
-
-/**
- * @param type of the matrices and the embedding; rows that are no whole blocks become F16; norms and the relative bias
- *   are F32
- * @throws KotobaError ERR_FILE_WRITE, ERR_FILE_READ; ERR_ARGUMENT for a quantised source, or a config or vocabulary that
- *   such a file cannot tell
- */
-export async function writeT5Gguf(
-  part: T5Part,
-  path: string,
-  type: QuantizedType,
-  tokenizer: UnigramPieces,
-): Promise<void> {
-  const { config } = part;
-  const names = llamaCppNames(config.num_layers, config.is_gated_act);
-  const tensors = [...part.tensors].map(([canonical, source]) =>
-    toGguf(path, names.get(canonical)!, source, storedType(canonical, source, type)),
-  );
-  await writeGguf(path, t5GgufMetadata(path, config, type, tokenizer), tensors);
-}
-
 /**
  * What llama.cpp and its kin want to know of a T5 encoder.
  * @param type of most weights
@@ -82,28 +53,6 @@ export function t5GgufMetadata(
   tokenizer: UnigramPieces,
 ): Map<string, GgufValue> {
   return new Map([...hyperparameters(path, config, type), ...vocabulary(path, config, tokenizer)]);
-}
-
-function storedType(canonical: string, { shape }: TensorSource, type: QuantizedType): QuantizedType {
-  if (shape.length < 2 || canonical.includes('relative_attention_bias')) return 'F32';
-  return shape.at(-1)! % blockWeights(type) === 0 ? type : 'F16';
-}
-
-function toGguf(path: string, name: string, source: TensorSource, dtype: QuantizedType): StreamedTensor {
-  const { tensor, shape, scale, rows, append, transposed } = source;
-  if (scale ?? rows ?? append ?? transposed)
-    throw new KotobaError(
-      'ERR_ARGUMENT',
-      `${path}: ${tensor.name} is scaled or put together of pieces: not supported`,
-    );
-  const height = shape.length < 2 ? 1 : shape[0]!;
-  const width = shape.reduce((a, b) => a * b, 1) / height;
-  const step = Math.max(1, Math.floor(kChunk / width));
-  function* data(): Generator<Uint8Array> {
-    for (let row = 0; row < height; row += step)
-      yield quantize(readFloats(tensor, row * width, Math.min(row + step, height) * width), dtype);
-  }
-  return { name, dtype, shape, data };
 }
 
 function hyperparameters(path: string, config: T5Config, type: DType): [string, GgufValue][] {

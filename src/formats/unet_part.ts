@@ -1,13 +1,15 @@
 /** A UNet found in a file: its tensors under the LDM's names and its config. */
+import { basename, dirname, join, resolve } from 'node:path';
 import { KotobaError } from '../errors.js';
 import type { ConfigFamily, ConfigSource, ConfigValue } from './config.js';
-import { foundConfigs, settleConfig } from './config.js';
+import { configIn, foundConfigs, settleConfig } from './config.js';
 import type { ModelFile } from './model_file.js';
 import type { UnetScheme } from './names/diffusion.js';
 import type { NameEntry } from './names/scheme.js';
 import { unetEntries, unetLayout, type UnetLayout } from './names/unet.js';
 import type { TensorSource, UnetConfig, UnetPart } from './part.js';
 import { members, summarize, unusedMembers } from './part_summary.js';
+import { readNumbers } from './read.js';
 import { checkShapes, countLayers, dimension, resolveEntries, type Resolved } from './resolve.js';
 import { unetShapes, type UnetSizes } from './unet_shapes.js';
 
@@ -24,6 +26,7 @@ export const unetFamily: ConfigFamily = {
     { name: 'num_head_channels', type: 'count' },
     { name: 'heads', type: 'counts' },
     { name: 'prediction', type: 'string', aliases: ['prediction_type'] },
+    { name: 'zero_terminal_snr', type: 'boolean', aliases: ['rescale_betas_zero_snr'] },
   ],
   telling: ['model_channels', 'cross_attention_dim', 'num_head_channels', 'adm_in_channels'],
   implied: (values) => {
@@ -76,7 +79,8 @@ export function buildUnet(
   checkShortcuts(resolved, entries, prefix, shapes);
   const summary = summarize(model, scheme, prefix, resolved.tensors);
   const anchor = resolved.tensors.values().next().value!.tensor;
-  const sources = [...(given === undefined ? [] : [given]), ...foundConfigs(model, unetFamily, anchor)];
+  const found = [given, ...foundConfigs(model, unetFamily, anchor), schedulerConfig(anchor.path)];
+  const sources = found.filter((source) => source !== undefined);
   const { values, notes } = settleConfig(anchor.path, unetFamily, sources, {
     in_channels: sizes.inputs,
     out_channels: sizes.outputs,
@@ -84,6 +88,9 @@ export function buildUnet(
     context_dim: sizes.context,
     adm_in_channels: sizes.vector,
   });
+  const isTold = values.has('prediction') || model.tensors.has('v_pred');
+  const looksV = !isTold && hasVelocitySpread(resolved.tensors, sizes);
+  if (looksV) values.set('prediction', 'v');
   const { config, undecided } = unetConfig(anchor.path, values, sizes, layout, model);
   return {
     ...summary,
@@ -91,7 +98,7 @@ export function buildUnet(
     slot: 'unet',
     config,
     undecided,
-    notes,
+    notes: looksV ? [...notes, kVelocityNote] : notes,
     unexpected: unusedMembers(model, scheme, prefix, resolved.tensors),
   };
 }
@@ -133,6 +140,32 @@ function checkShortcuts(
     if (!shapes.has(canonical) && found)
       wrong.push(`${found.tensor.name} stands beside a block whose channels do not change`);
   }
+}
+
+/** diffusers keeps what a UNet predicts, and from which noise, with the sampler. */
+function schedulerConfig(weights: string): ConfigSource | undefined {
+  const folder = dirname(resolve(weights));
+  if (basename(folder) !== 'unet') return undefined;
+  return configIn(join(dirname(folder), 'scheduler/scheduler_config.json'));
+}
+
+/**
+ * Nothing in SD2's checkpoints says which of them predict velocities. The biases of one norm spread more in those, and
+ * ComfyUI tells them by that.
+ */
+const kTellingNorm = 'output_blocks.11.1.transformer_blocks.0.norm1.bias';
+const kVelocitySpread = 0.09;
+const kVelocityNote = `predicts velocities, by the spread of a norm's biases; --config '{"prediction": "eps"}' says otherwise`;
+
+function hasVelocitySpread(tensors: ReadonlyMap<string, TensorSource>, sizes: UnetSizes): boolean {
+  const norm = tensors.get(kTellingNorm)?.tensor;
+  const isLegible = norm && ['F32', 'F16', 'BF16'].includes(norm.dtype) && norm.bytes < 1 << 16;
+  if (!isLegible || sizes.context !== 1024 || sizes.inputs !== sizes.outputs) return false;
+  const biases = readNumbers(norm);
+  const mean = biases.reduce((sum, bias) => sum + bias, 0) / biases.length;
+  return (
+    Math.sqrt(biases.reduce((sum, bias) => sum + (bias - mean) ** 2, 0) / biases.length) > kVelocitySpread
+  );
 }
 
 function headsTold(values: ReadonlyMap<string, ConfigValue>): Heads | undefined {
@@ -177,7 +210,7 @@ function unetConfig(
     heads,
     layout,
     prediction: prediction ?? fail(`prediction is ${stated}, expected eps or v`),
-    zero_terminal_snr: model.tensors.has('ztsnr'),
+    zero_terminal_snr: (values.get('zero_terminal_snr') as boolean | undefined) ?? model.tensors.has('ztsnr'),
   };
   return { config, undecided: fits ? [] : ['num_heads'] };
 }

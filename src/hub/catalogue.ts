@@ -31,6 +31,7 @@ interface StoredEntry {
   readonly files: readonly string[];
   readonly bytes?: number;
   readonly aboutBytes?: number;
+  readonly slots?: readonly Slot[];
   readonly licence?: string;
   readonly gated?: boolean | null;
   readonly note?: string;
@@ -56,11 +57,12 @@ export const catalogue = (): CatalogueEntry[] =>
   families().flatMap((family) => family.entries.map((entry) => entryOf(family, entry)));
 
 function entryOf(family: StoredFamily, entry: StoredEntry): CatalogueEntry {
-  const { repository, files, bytes, aboutBytes, licence = family.licence, note } = entry;
+  const { repository, files, bytes, aboutBytes, note } = entry;
+  const { slots = family.slots, licence = family.licence } = entry;
   return {
     name: `${family.name}:${entry.variant}`,
     title: family.title,
-    slots: family.slots,
+    slots,
     repository,
     files,
     bytes: bytes ?? aboutBytes,

@@ -19,6 +19,11 @@ import type { Planes } from './tiles.js';
 
 /** Tokens of pictures that share passes over the weights: more would win little and cost memory. */
 const BATCH_TOKENS = 4096;
+/**
+ * The CPU's matmuls add up in one order for up to four rows, of which times and pooled texts have one a picture, and in
+ * another for more: more pictures together would differ from each alone in a byte of ten thousand.
+ */
+const MOST_TOGETHER = 4;
 /** Pixels of a token: a patch of 2 × 2 latents, and what a UNet's first attention has at half its size. */
 const TOKEN_PIXELS = 16 ** 2;
 
@@ -67,7 +72,7 @@ export class Painter {
     const tokens = (request.width * request.height) / TOKEN_PIXELS;
     const conditioning = this.#conditions(text.conditioning, request, 'prompt');
     const negative = text.negative && this.#conditions(text.negative, request, 'negative');
-    const together = Math.max(1, Math.floor(BATCH_TOKENS / tokens));
+    const together = Math.min(MOST_TOGETHER, Math.max(1, Math.floor(BATCH_TOKENS / tokens)));
     const latents: Planes[] = [];
     for (let i = 0; i < request.seeds.length; i += together) {
       const seeds = request.seeds.slice(i, i + together);

@@ -44,7 +44,7 @@ function conditionedUnet(ops: Ops, model: Unet, given: Conditions): Conditioned 
   return {
     setTime: (time) => inputs.time.write(everywhere(time)),
     *blocks(latents): Generator<DenoiserBlock, Tensor> {
-      using joined = beside && sideBySide(ops, latents, beside);
+      using joined = beside && ops.joinColumns(latents, beside);
       const blocks = unetBlocks(ops, model, { ...inputs, x: joined ?? latents });
       for (;;) {
         const { done, value } = blocks.next();
@@ -68,17 +68,4 @@ function besideRows(owned: OwnedTensors, planes: Float32Array, size: Size): Tens
     rows[i] = planes[(i % channels) * height * width + pixel]!;
   }
   return owned.matrix(rows, channels);
-}
-
-/** Both in the channels of one image. */
-function sideBySide(ops: Ops, left: Tensor, right: Tensor): Tensor {
-  const both = ops.device.empty('F32', [left.rows, left.cols + right.cols]);
-  for (const [part, first] of [
-    [left, 0],
-    [right, left.cols],
-  ] as const) {
-    using place = both.columnRange(first, first + part.cols);
-    ops.copyTokens(place, part, { batch: 1, tokens: part.rows, outOffset: 0, xOffset: 0 });
-  }
-  return both;
 }

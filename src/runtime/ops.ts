@@ -110,6 +110,18 @@ export class Ops extends LayerOps {
     native.copyTokens(this.device.native, out.native, x.native, how);
   }
 
+  /** @returns F32 [rows, left.cols + right.cols], both of F32 and as many rows */
+  joinColumns(left: Tensor, right: Tensor): Tensor {
+    const both = this.empty([left.rows, left.cols + right.cols]);
+    const put = (part: Tensor, first: number): void => {
+      using place = both.columnRange(first, first + part.cols);
+      this.copyTokens(place, part, { batch: 1, tokens: part.rows, outOffset: 0, xOffset: 0 });
+    };
+    put(left, 0);
+    put(right, left.cols);
+    return both;
+  }
+
   /** @returns Σ coefficient · tensor, all of one shape */
   combine(terms: readonly (readonly [coefficient: number, tensor: Tensor])[]): Tensor {
     const out = this.empty(terms[0]![1].shape);

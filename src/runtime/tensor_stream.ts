@@ -38,14 +38,19 @@ export class TensorStream implements Disposable {
   }
 
   /**
-   * @throws KotobaError ERR_NON_FINITE where a quantised type would have to store NaN or infinity; ERR_FILE_READ;
-   *   ERR_CANCELLED
+   * @throws KotobaError ERR_NON_FINITE where a quantised type would have to store NaN or infinity, or F16 what is too
+   *   large for it; ERR_FILE_READ; ERR_CANCELLED
    */
   async *bytes(source: TensorSource, dtype: DType): AsyncGenerator<Uint8Array> {
-    for (const piece of piecesOf(source))
-      if (piece.tensor.dtype === dtype && !piece.scale && !source.transposed) yield* this.#copy(piece);
-      else if (source.transposed) yield* this.#transposed(source, dtype);
-      else yield* this.#decoded(piece, dtype);
+    try {
+      for (const piece of piecesOf(source))
+        if (piece.tensor.dtype === dtype && !piece.scale && !source.transposed) yield* this.#copy(piece);
+        else if (source.transposed) yield* this.#transposed(source, dtype);
+        else yield* this.#decoded(piece, dtype);
+    } catch (error) {
+      await this.#device.native.flush().catch(() => undefined); // the queue has the same failure: not the next user's
+      throw error;
+    }
     for (const file of this.#files.values())
       if (!file.intact())
         throw new KotobaError('ERR_FILE_READ', `${source.tensor.path}: became shorter while it was read`);
@@ -120,7 +125,9 @@ export class TensorStream implements Disposable {
     if (dtype === 'F32') return values.readBytes();
     if (blockWeights(dtype) > 1) this.#ops.requireFinite(values, name);
     using blocks = this.#ops.quantize(values, dtype);
-    return await blocks.readBytes();
+    const bytes = await blocks.readBytes();
+    if (dtype === 'F16') await requireNoOverflow(bytes, values, name);
+    return bytes;
   }
 
   #requireRunning(): void {
@@ -132,6 +139,27 @@ export class TensorStream implements Disposable {
     if (!file) this.#files.set(path, (file = new native.File(path)));
     return file;
   }
+}
+
+/** The exponent of infinities and NaNs. */
+const HALF_EXPONENT = 0x7c00;
+
+/** What was infinite before may stay so: a mask, say. */
+async function requireNoOverflow(halves: Uint8Array, values: Tensor, name: string): Promise<void> {
+  const codes = new Uint16Array(halves.buffer, halves.byteOffset, halves.byteLength / 2);
+  // A plain loop takes 1 ns a value; with a callback it would take as long as all the rest.
+  let first = 0;
+  while (first < codes.length && (codes[first]! & HALF_EXPONENT) !== HALF_EXPONENT) first++;
+  if (first === codes.length) return;
+  const before = await values.read();
+  const lost = before.find(
+    (value, i) => (codes[i]! & HALF_EXPONENT) === HALF_EXPONENT && Number.isFinite(value),
+  );
+  if (lost !== undefined)
+    throw new KotobaError(
+      'ERR_NON_FINITE',
+      `${name} holds ${lost}: expected at most 65504 for F16; write BF16 or F32`,
+    );
 }
 
 const bytesOf = (dtype: DType, values: number): number => (values / blockWeights(dtype)) * blockBytes(dtype);

@@ -8,6 +8,8 @@ import { HubServer } from './hub_server.js';
 
 interface Published {
   readonly file: string;
+  readonly source: string;
+  readonly slot: readonly string[];
   readonly published_bytes: number | object | null;
 }
 const corpus = JSON.parse(readFileSync(golden('names/index.json'), 'utf8')) as Published[];
@@ -43,6 +45,32 @@ describe('the catalogue', () => {
       const file = files[0]!.replace('text_encoder_2/model.fp16', 'clip_g');
       expect(sizes.get(file), name).toContain(bytes);
     }
+  });
+
+  test('every entry fills the slots that the corpus finds in its file', () => {
+    // The corpus names denoisers by their family.
+    const slotOf = (name: string): string =>
+      /^diffusion_(sd15|sdxl)$/.test(name) ? 'unet' : /^diffusion_/.test(name) ? 'transformer' : name;
+    const plain = (name: string): string => (name === 't5xxl' ? 't5' : slotOf(name));
+    let known = 0;
+    for (const { name, files, repository, slots } of catalogue()) {
+      const found = corpus.filter(({ file, source }) => file === files[0] && source.includes(repository));
+      for (const { slot } of found) expect([name, [...slots].sort()]).toEqual([name, slot.map(plain).sort()]);
+      known += found.length;
+    }
+    expect(known).toBeGreaterThan(15);
+  });
+
+  test('the families that the article and the models need are all there', () => {
+    const families = new Set(catalogue().map(({ name }) => name.split(':')[0]));
+    expect([...families]).toEqual(
+      expect.arrayContaining([
+        ...['clip-l', 'clip-gmp', 'long-clip-gmp', 'clip-g', 't5-xxl', 'flan-t5-xxl', 't5-vocabulary'],
+        ...['flux-dev', 'flux-schnell', 'flux-ae', 'sd3.5-large', 'sd3.5-medium', 'sdxl', 'sd1.5'],
+      ]),
+    );
+    for (const kind of ['original', 'fused', 'te-only', 'q8_0', 'q4_k'])
+      expect(catalogueEntry(`flan-t5-xxl:${kind}`)?.slots, kind).toEqual(['t5']);
   });
 });
 

@@ -1,15 +1,20 @@
 /** Every family of image models from words to a picture, from every container, with small random networks. */
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import type { Picture } from '../../src/image/index.js';
 import type { PartFiles } from '../../src/cli/image_models.js';
+import { openModel, type UnetPart } from '../../src/formats/index.js';
+import { openDenoiser } from '../../src/pipeline/image_parts.js';
 import type { GenerateOptions } from '../../src/pipeline/image_types.js';
 import { generated, pictureOf, tinyBench } from '../support/tiny_bench.js';
+import { tinyUnet } from '../../bench/tiny/networks.js';
 import {
+  TINY,
   TINY_KINDS,
   tinyModel,
   writeDiffusers,
   writeGgufs,
+  writeNetwork,
   writeSplit,
 } from '../../bench/tiny/checkpoints.js';
 
@@ -36,6 +41,37 @@ describe.each(TINY_KINDS)('%s', (kind) => {
   });
 });
 
+test('diffusers exchange shift and scale of an MMDiT’s last layer and last context block, nowhere else', async () => {
+  const model = tinyModel('sd35_large');
+  const { tensors } = openModel(`${await writeDiffusers(bench.path('exchanged'), model)}/transformer`);
+  const halves = (data: Uint8Array) => [data.subarray(0, data.length / 2), data.subarray(data.length / 2)];
+  for (const [stored, canonical, isExchanged] of [
+    ['norm_out.linear.weight', 'final_layer.adaLN_modulation.1.weight', true],
+    ['norm_out.linear.bias', 'final_layer.adaLN_modulation.1.bias', true],
+    [
+      'transformer_blocks.1.norm1_context.linear.weight',
+      'joint_blocks.1.context_block.adaLN_modulation.1.weight',
+      true,
+    ],
+    [
+      'transformer_blocks.0.norm1_context.linear.weight',
+      'joint_blocks.0.context_block.adaLN_modulation.1.weight',
+      false,
+    ],
+    ['transformer_blocks.1.norm1.linear.weight', 'joint_blocks.1.x_block.adaLN_modulation.1.weight', false],
+  ] as const) {
+    const { path, offset, bytes } = tensors.get(stored)!;
+    const [first, second] = halves(model.denoiser.tensors.get(canonical)!.data);
+    const expected = Buffer.concat(isExchanged ? [second!, first!] : [first!, second!]);
+    expect(
+      readFileSync(path)
+        .subarray(offset, offset + bytes)
+        .equals(expected),
+      stored,
+    ).toBe(true);
+  }
+});
+
 describe('what a UNet predicts', () => {
   const told = async (name: string, markers: readonly string[]) =>
     await generated(await bench.pipeline(await bench.checkpoint('sd1', { name, markers })));
@@ -55,6 +91,25 @@ describe('what a UNet predicts', () => {
       config: { prediction_type: 'v_prediction' },
     });
     expect(await pictureOf(given)).toEqual(v.pictures[0]!.picture);
+  });
+
+  test('in SD2’s checkpoints, which have none, the spread of a norm’s biases does', async () => {
+    const full = { widths: [32, 32, 32, 32], blocks: 2, isMatrixProjection: true };
+    const norm = 'output_blocks.11.1.transformer_blocks.0.norm1.bias';
+    const predicted = async (spread: number, inputs = 4, context: number = TINY.clip_h) => {
+      const unet = tinyUnet({ ...full, context, inputs });
+      const biases = Float32Array.from({ length: 32 }, (_, i) => (i % 2 === 0 ? spread : -spread));
+      const tensors = new Map(unet.tensors);
+      tensors.set(norm, { dtype: 'F32', shape: [32], data: new Uint8Array(biases.buffer) });
+      const path = await writeNetwork(bench.path('sd2.safetensors'), { ...unet, tensors });
+      const { config, notes } = openDenoiser(path) as UnetPart;
+      return [config.prediction, notes.length];
+    };
+    expect(await predicted(0.08)).toEqual(['eps', 0]);
+    expect(await predicted(0.1)).toEqual(['v', 1]);
+    expect(await predicted(0.1, 9), 'for inpainting').toEqual(['eps', 0]);
+    expect(await predicted(0.1, 4, 768), 'SD1').toEqual(['eps', 0]);
+    expect(await predicted(NaN)).toEqual(['eps', 0]);
   });
 
   test('or the scheduler of a diffusers folder does', async () => {

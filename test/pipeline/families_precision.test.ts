@@ -2,11 +2,12 @@
 import { describe, expect, test } from 'vitest';
 import { convertModel } from '../../src/convert/convert.js';
 import { openModel } from '../../src/formats/index.js';
+import { pictureDistance } from '../../src/image/index.js';
 import { ImagePipeline } from '../../src/pipeline/image_pipeline.js';
 import { openParts, partPrecisions } from '../../src/pipeline/image_parts.js';
 import type { Device } from '../../src/runtime/device.js';
 import { describeGpus, openTarget } from '../support/devices.js';
-import { generated, modelOf, tinyBench } from '../support/tiny_bench.js';
+import { generated, modelOf, pictureOf, tinyBench } from '../support/tiny_bench.js';
 import { tinyModel, type TinyKind, type TinyModel } from '../../bench/tiny/checkpoints.js';
 import type { TinyNetwork } from '../../bench/tiny/networks.js';
 
@@ -55,6 +56,22 @@ function overflowing(vae: TinyNetwork): TinyNetwork {
 }
 
 describeGpus((target) => {
+  const small = { steps: 1, cfg: 1, width: 16, height: 16 };
+
+  test.each(['sd1', 'sdxl', 'sd35_medium'] as const)(
+    '%s: the CPU’s picture',
+    { timeout: 300_000 },
+    async (kind) => {
+      const model = modelOf(await bench.checkpoint(kind));
+      const on = async (device: Device) => {
+        await using pipeline = await ImagePipeline.load(model, { device, precision: 'fp32' });
+        return await pictureOf(pipeline, small);
+      };
+      await using device = openTarget(target);
+      expect(pictureDistance(await on(device), await on(bench.cpu)).psnr).toBeGreaterThan(55);
+    },
+  );
+
   test(
     'SDXL’s overflowing decoder: a picture at auto, an error that says what to do at fp16',
     { timeout: 300_000 },
@@ -65,7 +82,7 @@ describeGpus((target) => {
       const at = async (vae?: 'fp16') => {
         await using pipeline = await ImagePipeline.load(modelOf(path), { device, precision: { vae } });
         expect(pipeline.precisions.vae).toBe(vae ?? 'fp32');
-        return await generated(pipeline, { steps: 1, cfg: 1, width: 16, height: 16 });
+        return await generated(pipeline, small);
       };
       const { pictures } = await at();
       expect(new Set(pictures[0]!.picture.rgb).size).toBeGreaterThan(50);

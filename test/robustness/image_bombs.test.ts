@@ -175,7 +175,7 @@ describe('a header alone', () => {
     Object.fromEntries(
       [...openModel(path).tensors].map(([name, { dtype, shape }]) => [name, [dtype, shape]]),
     );
-  const as = (slot: 'transformer' | 'vae', path: string) =>
+  const as = (slot: 'denoiser' | 'vae', path: string) =>
     bounded(() => ImagePipeline.load({ ...copy.model, [slot]: path }, { device }));
 
   test.each([999, 1_000_000])('a block of number %d', async (number) => {
@@ -183,7 +183,7 @@ describe('a header alone', () => {
       ...table(copy.at(kFlux)),
       [`double_blocks.${number}.img_mod.lin.weight`]: ['F16', [768, 128]],
     } as const;
-    expect((await as('transformer', holey(tensors))).code).toBe('ERR_MODEL_TENSORS');
+    expect((await as('denoiser', holey(tensors))).code).toBe('ERR_MODEL_TENSORS');
   });
 
   test.each([39, 999])('a VAE level of number %d', async (number) => {
@@ -196,7 +196,7 @@ describe('a header alone', () => {
 
   test('a width of 2^20 in one tensor', async () => {
     const tensors = { ...table(copy.at(kFlux)), 'img_in.weight': ['F16', [2 ** 20, 64]] } as const;
-    expect((await as('transformer', holey(tensors))).code).toBe('ERR_MODEL_TENSORS');
+    expect((await as('denoiser', holey(tensors))).code).toBe('ERR_MODEL_TENSORS');
   });
 
   test.each([2 ** 30, 2 ** 52])('sizes of %d that the file does not have', async (wide) => {

@@ -107,6 +107,13 @@ test('sd_turbo: timesteps 999, 899, …, as generative-models and ComfyUI have t
   const sigmas = makeSigmas({ schedule: 'sd_turbo', model, steps: 4 });
   expect(sigmas).toEqual([...[999, 899, 799, 699].map((t) => model.table[t]!), 0]);
   expect(() => makeSigmas({ schedule: 'sd_turbo', model, steps: 11 })).toThrow(/at most 10/);
+  // From a picture: the levels below the strength, as many as there are.
+  const from = (strength: number, steps: number) =>
+    makeSigmas({ schedule: 'sd_turbo', model, steps, strength });
+  const levels = (...times: number[]) => [...times.map((t) => model.table[t]!), 0];
+  expect(from(0.5, 2)).toEqual(levels(499, 399));
+  expect(from(0.3, 7)).toEqual(levels(299, 199, 99));
+  expect(from(0.01, 4)).toEqual(levels(99));
 });
 
 describe('models', () => {

@@ -137,6 +137,9 @@ const openAi: EncoderScheme = {
   entries: (layers) => clipEntries(layers, openAiName, [...kProjection]),
 };
 
+/** Names of the last way of each entry are those that open_clip itself writes. */
+export const openAiClipEntries = (layers: number): NameEntry[] => openAi.entries(layers);
+
 export const clipSchemes: readonly EncoderScheme[] = [
   huggingFace,
   huggingFaceFlat,
