@@ -25,14 +25,14 @@ void launch(const Stream& stream, const LaunchSize& size, void (*kernel)(Paramet
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(size.shared)),
           size.kernel);
-  const dim3 grid(static_cast<unsigned>(size.blocks)), block(static_cast<unsigned>(size.threads));
-  const size_t shared = static_cast<size_t>(size.shared);
+  const auto blocks = static_cast<unsigned>(size.blocks), threads = static_cast<unsigned>(size.threads);
+  const auto shared = static_cast<size_t>(size.shared);
 #ifdef KOTOBA_CUDA_SIM
-  sim::launch(stream.get(), {size.kernel, grid, block, shared},
+  sim::launch(stream.get(), {size.kernel, blocks, threads, shared},
               [kernel, ... values = static_cast<Parameters>(arguments)] { kernel(values...); });
 #else
   // clang-format off
-  kernel<<<grid, block, shared, stream.get()>>>(static_cast<Parameters>(arguments)...);
+  kernel<<<blocks, threads, shared, stream.get()>>>(static_cast<Parameters>(arguments)...);
   // clang-format on
 #endif
   check(cudaGetLastError(), size.kernel);

@@ -106,3 +106,21 @@ __device__ __forceinline__ void cp_async_wait() {
 
 #include "ptx_sm90a.cuh"
 #endif
+
+#ifdef KOTOBA_SM90A  // on the simulator too, which decodes these bits
+namespace kotoba::cuda::ptx {
+
+// The bits for a tile [k, columns] in panels of 64 columns that are `panel_bytes` apart, each [k, 64] with
+// 128-byte swizzle. 16 numbers of k further on is 2048 bytes, 128 in the descriptor.
+__device__ __forceinline__ uint64_t wgmma_descriptor_kn(const void* tile, int panel_bytes) {
+  const uint64_t start = shared_address(tile), panel = static_cast<uint64_t>(panel_bytes);
+  return (start & 0x3ffff) >> 4 | panel >> 4 << 16 | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
+}
+// The bits for a tile [rows, k] of 16-bit numbers, 64 of k to a row, with 128-byte swizzle. 16 numbers of k
+// further on is 32 bytes, 2 in the descriptor.
+__device__ __forceinline__ uint64_t wgmma_descriptor(const void* tile) {
+  return wgmma_descriptor_kn(tile, 16);
+}
+
+}  // namespace kotoba::cuda::ptx
+#endif

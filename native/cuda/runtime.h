@@ -2,7 +2,7 @@
 #pragma once
 
 #ifdef KOTOBA_CUDA_SIM
-#include "sim/runtime.h"
+#include "sim/cudart/runtime.h"
 
 // KOTOBA_UNROLL(unroll 4) before a loop: for nvcc only.
 #define KOTOBA_UNROLL(...)

@@ -30,9 +30,10 @@ describeGpus((target) => {
       await using pipeline = await ImagePipeline.load(shippedModel(), { device, replay });
       graphsSince();
       pictures.push((await pipeline.generate('a red circle', options)).pictures[0]!.picture);
-      // The first step brings the weights and runs op by op, the second makes the graph.
-      const made = replay === 'auto' ? { graphs: 1, launched: 2, refusal: '' } : { graphs: 0, launched: 0 };
-      expect(graphsSince(), replay).toMatchObject(made);
+      // The first step brings the weights and runs op by op, as may the second where they are late; then comes the graph.
+      const { graphs, launched, refusal } = graphsSince();
+      expect({ graphs, refusal }, replay).toEqual({ graphs: replay === 'auto' ? 1 : 0, refusal: '' });
+      expect(replay === 'auto' ? [1, 2] : [0], replay).toContain(launched);
     }
     expect(pictures[1]).toEqual(pictures[0]);
   });

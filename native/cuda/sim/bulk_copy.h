@@ -33,6 +33,12 @@ struct Barrier {
   uint64_t phase : 1, valid : 7;         // `valid` tells an initialised barrier from poison
   uint64_t pending : 12, expected : 12;  // arrivals
   int64_t bytes : 32;                    // announced, still to come
+
+  void end_phase_if_done() {
+    if (pending != 0 || bytes != 0) return;
+    phase ^= 1;
+    pending = expected;
+  }
 };
 static_assert(sizeof(Barrier) == 8);
 
@@ -43,45 +49,33 @@ inline Barrier& barrier_at(uint64_t* word, const char* what) {
   return barrier;
 }
 
-inline void complete_if_done(Barrier& barrier) {
-  if (barrier.pending != 0 || barrier.bytes != 0) return;
-  barrier.phase ^= 1;
-  barrier.pending = barrier.expected;
-}
-
 // Where 128-byte swizzle puts a byte of a tile: bits 4…6 of an address are mixed with bits 7…9.
 inline size_t swizzle_128(size_t offset) { return offset ^ (offset >> 7 & 7) << 4; }
 
 using Place = std::array<int64_t, 4>;  // one index for each dimension
 
-// Calls visit(place) for every place of a box of these sizes, the first dimension fastest.
-template <typename Visit>
-void for_each_place(const int (&box)[4], Visit visit) {
-  Place p;
-  for (p[3] = 0; p[3] < box[3]; ++p[3])
-    for (p[2] = 0; p[2] < box[2]; ++p[2])
-      for (p[1] = 0; p[1] < box[1]; ++p[1])
-        for (p[0] = 0; p[0] < box[0]; ++p[0]) visit(p);
+// Null outside of the tensor.
+inline const std::byte* number_at(const cuda::TensorMap& map, const Place& at) {
+  const std::byte* number = map.data;
+  for (size_t d = 0; d < 4; ++d) {
+    if (at[d] < 0 || at[d] >= map.size[d]) return nullptr;
+    number += at[d] * map.stride_bytes[d];
+  }
+  return number;
 }
 
 // The box of `map` from `from` on, as the copy engine writes it; zeros where it leaves the tensor.
 inline void copy_box(std::byte* shared, const cuda::TensorMap& map, const Place& from) {
   size_t offset = 0;
-  for_each_place(map.box, [&](const Place& p) {
-    std::byte* to = shared + swizzle_128(offset);
-    const std::byte* number = map.data;
-    bool inside = true;
-    for (int d = 0; d < 4; ++d) {
-      const int64_t at = from[d] + p[d];
-      inside &= at >= 0 && at < map.size[d];
-      number += at * map.stride_bytes[d];
-    }
-    if (inside)
-      std::memcpy(to, number, 2);
-    else
-      std::memset(to, 0, 2);
-    offset += 2;
-  });
+  Place p;
+  for (p[3] = from[3]; p[3] < from[3] + map.box[3]; ++p[3])
+    for (p[2] = from[2]; p[2] < from[2] + map.box[2]; ++p[2])
+      for (p[1] = from[1]; p[1] < from[1] + map.box[1]; ++p[1])
+        for (p[0] = from[0]; p[0] < from[0] + map.box[0]; ++p[0], offset += 2) {
+          const std::byte* number = number_at(map, p);
+          std::memset(shared + swizzle_128(offset), 0, 2);
+          if (number) std::memcpy(shared + swizzle_128(offset), number, 2);
+        }
 }
 
 // Faults unless the box's numbers inside of the tensor lie in a device buffer and the target in shared
@@ -91,28 +85,28 @@ inline void check_box(const std::byte* shared, size_t bytes, const cuda::TensorM
   const std::byte* dynamic = current_block->dynamic_shared();
   if (shared < dynamic || shared + bytes > dynamic + current_block->shape().dynamic_shared)
     fault("TMA: the target is not in the block's dynamic shared memory");
-  const std::byte *first = map.data, *last = map.data;
-  for (int d = 0; d < 4; ++d) {
-    const int64_t start = std::max<int64_t>(from[d], 0), end = std::min(from[d] + map.box[d], map.size[d]);
-    if (start >= end) return;  // all zeros
-    first += start * map.stride_bytes[d];
-    last += (end - 1) * map.stride_bytes[d];
+  Place low, high;
+  for (size_t d = 0; d < 4; ++d) {
+    low[d] = std::max<int64_t>(from[d], 0);
+    high[d] = std::min(from[d] + map.box[d], map.size[d]) - 1;
   }
+  const std::byte *first = number_at(map, low), *last = number_at(map, high);
+  if (!first || !last) return;  // all zeros
   if (!memory().holds(first, static_cast<size_t>(last - first) + 2))
     fault("TMA: read of " + memory().describe(memory().holds(first, 2) ? last : first));
 }
 
-inline void tma_load(void* shared, const cuda::TensorMap& map, uint64_t* word, int rank, const Place& from) {
+inline void tma_load(void* target, const cuda::TensorMap& map, uint64_t* word, int rank, const Place& from) {
   if (map.rank != rank) fault("TMA: the map has another number of dimensions than the instruction");
-  barrier_at(word, "TMA");
+  Barrier& barrier = barrier_at(word, "TMA");
+  auto* shared = static_cast<std::byte*>(target);
   const size_t bytes = size_t{2} * map.box[0] * map.box[1] * map.box[2] * map.box[3];
-  check_box(static_cast<const std::byte*>(shared), bytes, map, from);
-  std::memset(shared, 0xff, bytes);
-  current_block->later([=] {
-    copy_box(static_cast<std::byte*>(shared), map, from);
-    auto& barrier = *reinterpret_cast<Barrier*>(word);
+  check_box(shared, bytes, map, from);
+  std::memset(shared, kPoison, bytes);
+  current_block->later([=, &barrier] {
+    copy_box(shared, map, from);
     barrier.bytes -= static_cast<int64_t>(bytes);
-    complete_if_done(barrier);
+    barrier.end_phase_if_done();
   });
 }
 
@@ -129,7 +123,7 @@ inline void mbarrier_arrive(uint64_t* word) {
   sim::Barrier& barrier = sim::barrier_at(word, "mbarrier.arrive");
   if (barrier.pending == 0) sim::fault("mbarrier.arrive: more arrivals than the phase expects");
   barrier.pending -= 1;
-  sim::complete_if_done(barrier);
+  barrier.end_phase_if_done();
 }
 
 // Announces bytes of bulk copies, then arrives.

@@ -2,36 +2,24 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 
 namespace kotoba::sim {
 
 class Fiber {
  public:
-  using Body = void (*)(void* argument);
+  // The first resume() calls body(), which must neither return nor throw.
+  explicit Fiber(void (*body)());
 
-  Fiber();  // reserves a stack, with a guard page below it
-  ~Fiber();
-  Fiber(const Fiber&) = delete;
-  Fiber& operator=(const Fiber&) = delete;
-
-  // The next resume() calls body(argument), whatever the fiber did before. A body must not throw.
-  void start(Body body, void* argument);
-  // Runs the fiber until it suspends or its body returns. Called by the scheduler, on its own stack.
+  // Runs the fiber until it suspends. Called by the scheduler, on its own stack.
   void resume();
-  // Back to the scheduler; returns with the next resume(). Called by the fiber.
+  // Back to the scheduler; returns with the next resume(), if there is one. Called by the fiber, from any
+  // stack.
   void suspend();
-  // Back to the scheduler for good, from any stack: what the fiber had there is abandoned.
-  [[noreturn]] void leave();
 
  private:
-  static void enter(Fiber* self);
-
-  static constexpr size_t kStackBytes = size_t{256} << 10;
-  char* stack_;
-  void* own_ = nullptr;  // stack pointers of who does not run
-  void* scheduler_ = nullptr;
-  Body body_ = nullptr;
-  void* argument_ = nullptr;
+  std::shared_ptr<std::byte> stack_;
+  void *own_, *scheduler_ = nullptr;  // stack pointers of who does not run
 };
 
 }  // namespace kotoba::sim

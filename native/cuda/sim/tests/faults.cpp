@@ -151,6 +151,14 @@ SIM_TEST(a_shuffle_without_all_its_lanes_is_a_deadlock) {
   expect_fault(fault_of(shuffle_for_some, 1, 32, 0, out.get(), 31), "waits in __shfl_xor_sync");
 }
 
+void shuffle_half_a_warp() {
+  if (threadIdx.x < 16) __shfl_xor_sync(0xffffu, 1.0f, 1);
+}
+
+SIM_TEST(a_shuffle_of_a_part_of_a_warp_is_a_fault) {
+  expect_fault(fault_of(shuffle_half_a_warp, 1, 32, 0), "the mask leaves out lanes");
+}
+
 void index_shared(float* out, int index) {
   KOTOBA_SHARED(line, float[8]);
   line[index] = 1;
@@ -191,14 +199,17 @@ SIM_TEST(dynamic_shared_memory_ends_where_it_ends) {
 
 void read_unwritten_shared(float* out) {
   KOTOBA_SHARED(line, float[4]);
-  out[blockIdx.x] = line[0];
-  line[0] = 1;
+  KOTOBA_DYNAMIC_SHARED(bytes);
+  float* dynamic = reinterpret_cast<float*>(bytes);
+  out[2 * blockIdx.x] = line[0];
+  out[2 * blockIdx.x + 1] = dynamic[0];
+  line[0] = dynamic[0] = 1;
 }
 
 SIM_TEST(shared_memory_starts_as_nan_in_every_block) {
-  const DeviceArray<float> out(std::vector<float>(3, 0));
+  const DeviceArray<float> out(std::vector<float>(6, 0));
   const cuda::Stream stream;
-  cuda::launch(stream, {"read", 3, 1}, read_unwritten_shared, out.get());
+  cuda::launch(stream, {"read", 3, 1, 1024}, read_unwritten_shared, out.get());
   for (const float v : out.back(stream)) expect(std::isnan(v), "a NaN");
 }
 

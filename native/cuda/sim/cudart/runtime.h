@@ -4,58 +4,55 @@
 #pragma once
 
 #include <cstddef>
-#include <functional>
-#include <string>
 
-#include "atomics.h"
-#include "language.h"
-#include "warp.h"
+#include "../language.h"
+#include "../warp.h"
 
-enum cudaError_t {  // numbers as in CUDA
-  cudaSuccess = 0,
-  cudaErrorInvalidValue = 1,
-  cudaErrorMemoryAllocation = 2,
-  cudaErrorInvalidConfiguration = 9,
-  cudaErrorInsufficientDriver = 35,
-  cudaErrorDevicesUnavailable = 46,
-  cudaErrorNoDevice = 100,
-  cudaErrorInvalidDevice = 101,
-  cudaErrorNoKernelImageForDevice = 209,
-  cudaErrorECCUncorrectable = 214,
-  cudaErrorNvlinkUncorrectable = 220,
-  cudaErrorContained = 226,
-  cudaErrorNotReady = 600,
-  cudaErrorIllegalAddress = 700,
-  cudaErrorLaunchTimeout = 702,
-  cudaErrorContextIsDestroyed = 709,
-  cudaErrorAssert = 710,
-  cudaErrorHardwareStackError = 714,
-  cudaErrorIllegalInstruction = 715,
-  cudaErrorMisalignedAddress = 716,
-  cudaErrorInvalidAddressSpace = 717,
-  cudaErrorInvalidPc = 718,
-  cudaErrorLaunchFailure = 719,
-  cudaErrorSystemDriverMismatch = 803,
-  cudaErrorStreamCaptureUnsupported = 900,
-  cudaErrorStreamCaptureInvalidated = 901,
-  cudaErrorStreamCaptureIsolation = 905,
-  cudaErrorCapturedEvent = 907,
-  cudaErrorUnknown = 999,
+// Numbers as in CUDA.
+#define KOTOBA_CUDA_ERRORS(X)               \
+  X(cudaSuccess, 0)                         \
+  X(cudaErrorInvalidValue, 1)               \
+  X(cudaErrorMemoryAllocation, 2)           \
+  X(cudaErrorInvalidConfiguration, 9)       \
+  X(cudaErrorInsufficientDriver, 35)        \
+  X(cudaErrorDevicesUnavailable, 46)        \
+  X(cudaErrorNoDevice, 100)                 \
+  X(cudaErrorInvalidDevice, 101)            \
+  X(cudaErrorNoKernelImageForDevice, 209)   \
+  X(cudaErrorECCUncorrectable, 214)         \
+  X(cudaErrorNvlinkUncorrectable, 220)      \
+  X(cudaErrorContained, 226)                \
+  X(cudaErrorIllegalAddress, 700)           \
+  X(cudaErrorLaunchTimeout, 702)            \
+  X(cudaErrorContextIsDestroyed, 709)       \
+  X(cudaErrorAssert, 710)                   \
+  X(cudaErrorHardwareStackError, 714)       \
+  X(cudaErrorIllegalInstruction, 715)       \
+  X(cudaErrorMisalignedAddress, 716)        \
+  X(cudaErrorInvalidAddressSpace, 717)      \
+  X(cudaErrorInvalidPc, 718)                \
+  X(cudaErrorLaunchFailure, 719)            \
+  X(cudaErrorSystemDriverMismatch, 803)     \
+  X(cudaErrorStreamCaptureUnsupported, 900) \
+  X(cudaErrorStreamCaptureInvalidated, 901) \
+  X(cudaErrorStreamCaptureIsolation, 905)   \
+  X(cudaErrorCapturedEvent, 907)            \
+  X(cudaErrorUnknown, 999)
+
+enum cudaError_t {
+#define X(name, number) name = number,
+  KOTOBA_CUDA_ERRORS(X)
+#undef X
 };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeRelaxed = 2 };
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0;
 
-namespace kotoba::sim {
-struct StreamState;
-struct EventState;
-struct GraphState;
-}  // namespace kotoba::sim
-using cudaStream_t = kotoba::sim::StreamState*;
-using cudaEvent_t = kotoba::sim::EventState*;
-using cudaGraph_t = kotoba::sim::GraphState*;
-using cudaGraphExec_t = kotoba::sim::GraphState*;
+using cudaStream_t = struct SimStream*;
+using cudaEvent_t = struct SimEvent*;
+using cudaGraph_t = struct SimGraph*;
+using cudaGraphExec_t = struct SimGraph*;
 
 struct cudaDeviceProp {
   char name[256];
@@ -110,5 +107,5 @@ cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
 namespace kotoba::sim {
 // What `kernel<<<shape>>>(…)` does: errors of the shape are cudaGetLastError's, faults those of the next
 // wait.
-void launch(cudaStream_t stream, const LaunchShape& shape, std::function<void()> kernel);
+void launch(cudaStream_t stream, const LaunchShape& shape, Work kernel);
 }  // namespace kotoba::sim
