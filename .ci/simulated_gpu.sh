@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 export KOTOBA_TEST_DEVICE=cuda-sim
 
 npx vitest run test/runtime test/cuda test/bench -t "cuda-sim|simulated GPU|names"
-npx vitest run test/cuda test/precision test/cli/device.test.ts
+npx vitest run test/cuda test/precision test/pipeline/families_precision.test.ts test/cli/device.test.ts
 npx vitest run test/encoders/golden.test.ts test/diffusion test/pipeline/image_pipeline.test.ts
 npx vitest run test/pipeline/sampler.test.ts test/pipeline/family_text.test.ts -t golden
 

@@ -5,7 +5,9 @@ import type { VaePart } from '../../src/formats/index.js';
 import { Autoencoder } from '../../src/pipeline/autoencoder.js';
 import { latentChannels, loadDenoiser } from '../../src/pipeline/denoisers.js';
 import { ImagePipeline } from '../../src/pipeline/image_pipeline.js';
-import type { DenoiserPart } from '../../src/pipeline/image_types.js';
+import { encoderSlots } from '../../src/pipeline/encoder_widths.js';
+import { openDenoiser } from '../../src/pipeline/image_parts.js';
+import type { DenoiserPart, ImageModel } from '../../src/pipeline/image_types.js';
 import { NetworkSlot } from '../../src/pipeline/network_slot.js';
 import { resolveRequest, sideUnit } from '../../src/pipeline/request.js';
 import { sampleLatents, type TextConditions } from '../../src/pipeline/sampler.js';
@@ -36,7 +38,8 @@ export async function runDenoiser(part: DenoiserPart, device: Device, random: Ra
   const request = resolveRequest({ width, height, steps: 1, seed: 1, sampler, cfg, count }, model);
   const conditioning = textFor(part, random);
   const negative = cfg === 1 ? undefined : textFor(part, random);
-  const task = { request, seeds: request.seeds, conditioning, negative, factor: kFactor };
+  const start = { beside: besideFor(part, (width * height) / kFactor ** 2, random) };
+  const task = { request, seeds: request.seeds, conditioning, negative, start, factor: kFactor };
   try {
     const latents = await device.run(async () =>
       sampleLatents(new Ops(device, precision), { ...task, network: await slot.get() }),
@@ -57,6 +60,12 @@ function textFor(part: DenoiserPart, random: Random): TextConditions {
       ? [part.config.context_in_dim, part.config.vec_in_dim]
       : [part.config.context_dim, part.config.adm_in_channels];
   return { hidden: values(tokens * width), pooled: pooled > 0 ? values(pooled) : undefined };
+}
+
+/** Mask and picture of a UNet for inpainting. @param size latent pixels */
+function besideFor(part: DenoiserPart, size: number, random: Random): Float32Array | undefined {
+  const channels = part.slot === 'unet' ? part.config.in_channels - part.config.out_channels : 0;
+  return channels > 0 ? Float32Array.from({ length: channels * size }, random) : undefined;
 }
 
 /** Decodes latents of one to three a side, in tiles or whole, and encodes what came out. */
@@ -94,21 +103,32 @@ function checkPlanes(what: string, planes: Planes, channels: number, height: num
     throw new RangeError(`${what} is not finite, and nothing said so`);
 }
 
+/** A damaged checkpoint that holds everything. */
+function wholeModel(path: string): ImageModel {
+  const slots = encoderSlots(openDenoiser(path)).filter(({ isOptional }) => !isOptional);
+  return {
+    denoiser: path,
+    vae: path,
+    encoders: Object.fromEntries(slots.map(({ slot }) => [slot, { path }])),
+  };
+}
+
 /** The damaged part with the other parts of the model that ships: all that `generate` does but writing. */
 export async function runPipeline(
-  slot: 'denoiser' | 'vae',
+  slot: 'denoiser' | 'vae' | 'whole',
   path: string,
   device: Device,
   random: Random,
 ): Promise<void> {
   const precision = pick(['fp32', 'int8'] as const, random);
   const residency = pick(['lean', 'keep'] as const, random);
-  const model = { ...shippedModel(), [slot]: path };
+  const model = slot === 'whole' ? wholeModel(path) : { ...shippedModel(), [slot]: path };
   await using pipeline = await ImagePipeline.load(model, { device, precision, residency });
-  const ownSize = random() < 0.2;
+  const ownSize = slot !== 'whole' && random() < 0.2; // a base model's is 512 and more
   const size = ownSize ? {} : { width: 16, height: 16 };
   const image = { width: 16, height: 16, rgb: new Uint8Array(16 * 16 * 3).fill(99) };
-  const start = random() < 0.3 ? { image, strength: 0.5 } : {};
+  const mask = random() < 0.3 ? { mask: image } : {};
+  const start = random() < 0.3 ? { image, ...mask, strength: 0.5 } : {};
   const options = { ...size, ...start, steps: 1, seed: 1, preview: random() < 0.2 };
   const { pictures, width, height } = await pipeline.generate('a red circle', options);
   const { rgb } = pictures[0]!.picture;

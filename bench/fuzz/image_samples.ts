@@ -23,6 +23,7 @@ import {
   type StoredTensors,
   type TensorTable,
 } from './diffusion_tensors.js';
+import { readFamilySamples } from './family_samples.js';
 import { Device } from '../../src/runtime/device.js';
 import type { Sample } from './sample.js';
 
@@ -64,7 +65,13 @@ function shrunk(json: string, sizes: Readonly<Record<number, number>>, dtype?: s
 export async function readImageSamples(): Promise<Sample[]> {
   const dir = mkdtempSync(join(tmpdir(), 'kotoba-samples-'));
   try {
-    return [...(await fluxSamples(dir)), ...(await vaeSamples(dir)), ...shipped(), ...(await pictures())];
+    return [
+      ...(await fluxSamples(dir)),
+      ...(await vaeSamples(dir)),
+      ...(await readFamilySamples(dir)),
+      ...shipped(),
+      ...(await pictures()),
+    ];
   } finally {
     rmSync(dir, { recursive: true });
   }

@@ -6,8 +6,8 @@ export interface Sample {
   /** File name → bytes. */
   readonly files: ReadonlyMap<string, Buffer>;
   readonly kind: 'model' | 'tokenizer' | 'picture';
-  /** also tried as this part of the model that ships */
-  readonly pipeline?: 'denoiser' | 'vae';
+  /** also tried as this part of the model that ships, or as a model of its own */
+  readonly pipeline?: 'denoiser' | 'vae' | 'whole';
   /** What the tensors do not tell. */
   readonly config?: Readonly<Record<string, unknown>>;
 }

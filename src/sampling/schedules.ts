@@ -12,6 +12,8 @@ export interface ScheduleOptions {
 export interface Schedule {
   /** steps + 1 levels; a few schedules give more where the steps do not divide the table. */
   readonly sigmas: (model: SigmaModel, steps: number, options: ScheduleOptions) => number[];
+  /** At a strength below 1, where that is not the end of a finer schedule. */
+  readonly from?: (model: SigmaModel, steps: number, strength: number) => number[];
   readonly models: 'all' | 'flow' | 'eps and v';
   readonly summary: string;
 }
@@ -58,12 +60,21 @@ function ddimUniform({ table }: SigmaModel, steps: number): number[] {
   return sigmas.reverse();
 }
 
+const TURBO_LEVELS = 10;
+
 /** Every tenth of the table from its end, as many as asked for: what adversarial distillation was trained at (arXiv:2311.17042). */
-function sdTurbo({ table }: SigmaModel, steps: number): number[] {
-  const levels = 10;
-  if (steps > levels) throw argumentError(`steps is ${steps}: the schedule sd_turbo has at most ${levels}`);
-  const stride = table.length / levels;
-  return toZero(Array.from({ length: steps }, (_, i) => table[table.length - 1 - i * stride]!));
+function sdTurbo(model: SigmaModel, steps: number): number[] {
+  if (steps > TURBO_LEVELS)
+    throw argumentError(`steps is ${steps}: the schedule sd_turbo has at most ${TURBO_LEVELS}`);
+  return sdTurboFrom(model, steps, 1);
+}
+
+/** Of the levels it was trained at, those below the strength: ComfyUI's rule; where few are left, so many steps. */
+function sdTurboFrom({ table }: SigmaModel, steps: number, strength: number): number[] {
+  const stride = table.length / TURBO_LEVELS;
+  const first = Math.min(TURBO_LEVELS - 1, TURBO_LEVELS - Math.floor(TURBO_LEVELS * strength));
+  const count = Math.min(steps, TURBO_LEVELS - first);
+  return toZero(Array.from({ length: count }, (_, i) => table[table.length - 1 - (first + i) * stride]!));
 }
 
 /** CompVis DDIM: ends at the table's first level, not at 0 (see `finalScale` in parameterization.ts). */
@@ -160,7 +171,12 @@ const table = {
   },
   ddim_uniform: { sigmas: ddimUniform, models: 'all', summary: 'whole strides through the table' },
   ddim: { sigmas: ddim, models: 'eps and v', summary: 'CompVis DDIM and PLMS; ends at the lowest level' },
-  sd_turbo: { sigmas: sdTurbo, models: 'eps and v', summary: 'arXiv:2311.17042; at most 10 steps' },
+  sd_turbo: {
+    sigmas: sdTurbo,
+    from: sdTurboFrom,
+    models: 'eps and v',
+    summary: 'arXiv:2311.17042; at most 10 steps',
+  },
   beta: { sigmas: beta, models: 'all', summary: 'arXiv:2407.12173, more steps at both ends' },
   linear_quadratic: { sigmas: linearQuadratic, models: 'all', summary: 'arXiv:2410.13720' },
   kl_optimal: { sigmas: klOptimal, models: 'all', summary: 'arXiv:2404.14507, even in arctan σ' },
@@ -197,10 +213,11 @@ const kMostSteps = 10_000;
 /** The levels to sample: strictly descending, first the level to noise to, last usually 0. */
 export function makeSigmas(request: SigmasRequest): number[] {
   const { steps, strength = 1, stepsCount = 'taken' } = request;
-  const schedule = scheduleNamed(request.schedule);
+  const schedule: Schedule = scheduleNamed(request.schedule);
   checkRequest(request, schedule, strength);
   if (strength === 1) return wholeSchedule(schedule, request, steps);
   if (stepsCount === 'taken') {
+    if (schedule.from) return schedule.from(request.model, steps, strength);
     const whole = Math.floor(steps / strength);
     if (whole > kMostSteps)
       throw argumentError(

@@ -69,6 +69,7 @@ describe.each(['sd1', 'sdxl', 'sd35_medium'] as const)('%s', (kind) => {
     for (const profile of PROFILES) {
       const result = await generated(pipeline, { profile });
       const { noise, dialect } = PROFILE_RULES[profile];
+      expect(noise).toBe(profile === 'a1111' ? 'philox' : 'torch');
       expect(result).toMatchObject({ profile, noise });
       // What the profile stands for, said piece by piece.
       expect(await picture({ profile, noise, dialect })).toEqual(result.pictures[0]!.picture);
@@ -151,7 +152,9 @@ describe.each(['sd1', 'sdxl', 'sd35_medium'] as const)('%s', (kind) => {
   test('read ahead, a prompt is in the cache', async () => {
     const options = { ...SMALL, negativePrompt: 'mist' };
     const { encodes } = await pipeline.encode('ahead', options);
-    expect(encodes).toBe(2 * (kind === 'sd1' ? 1 : isSd3 ? 3 : 2));
+    const encoders = kind === 'sd1' ? 1 : isSd3 ? 3 : 2;
+    expect(encodes).toBe(2 * encoders);
+    expect((await pipeline.encode('alone', { ...SMALL, cfg: 1 })).encodes).toBe(encoders);
     expect((await pipeline.generate('ahead', options)).encodes).toBe(0);
   });
 });
