@@ -8,7 +8,7 @@
 #   sanitize        every op and a picture under compute-sanitizer: memcheck, racecheck, synccheck, initcheck
 #   bench-ops       kernels beside PyTorch's, ceilings
 #   bench-encode    T5-XXL (FP16, Q8_0, Q4_K) and CLIP beside transformers
-#   bench-generate  Flux.1-schnell's shape, words to pictures, its step beside PyTorch's
+#   bench-generate  Flux.1-schnell's shape, words to pictures, its step beside PyTorch's; SD1.5's shape
 #   profile         Nsight Compute on the kernels of PROFILE
 #   report          goals.md and page.html from the JSON in $OUT
 #   all             one after another
@@ -132,11 +132,15 @@ part_bench_encode() {
 # The steps are timed beside PyTorch with bf16 alone, so that all models fit on the card; then the other precisions.
 part_bench_generate() {
   local full=(--files flux_q8_0 --size 1024x1024 --steps 4) more=(--files flux_f16,flux_q4_k --size 1024x1024 --steps 4)
-  simulated && full=(--files flux_q8_0 --file-size tiny --size 32x32) && more=(--files flux_q4_k --file-size tiny --size 32x32)
+  local sd1=(--files sd1_f16 --size 512x512 --steps 20 --cfg 7)
+  simulated && full=(--files flux_q8_0 --file-size tiny --size 32x32) && more=(--files flux_q4_k --file-size tiny --size 32x32) &&
+    sd1=(--files sd1_f16 --file-size tiny --size 64x64)
   kotoba bench generate --device "$DEVICE" --peer torch --runs 3 --precisions bf16 "${full[@]}" \
     --output "$OUT/$(stem)-generate.json" ${GENERATE_OPTIONS:-} || return 1
   kotoba bench generate --device "$DEVICE" --runs 3 --precisions bf16 "${more[@]}" \
-    --output "$OUT/$(stem)-generate-files.json" ${GENERATE_OPTIONS:-}
+    --output "$OUT/$(stem)-generate-files.json" ${GENERATE_OPTIONS:-} || return 1
+  kotoba bench generate --device "$DEVICE" --runs 3 --precisions fp16,fp32 "${sd1[@]}" \
+    --output "$OUT/$(stem)-generate-sd1.json" ${GENERATE_OPTIONS:-}
 }
 
 part_profile() {

@@ -55,7 +55,7 @@ export interface GenerateBenchOptions {
   /** Thread counts of the CPU. Default 2. */
   readonly threads?: readonly number[] | undefined;
   readonly precisions?: readonly OpPrecision[] | undefined;
-  /** A command that speaks the protocol of generate_peer.ts; `torch`: PyTorch's transformer, by its time a step. */
+  /** A command that speaks the protocol of generate_peer.ts; `torch`: PyTorch's Flux transformer, by its time a step. */
   readonly peer?: string | undefined;
   /** Timed runs of each contender, after one untimed. Default 3. */
   readonly runs?: number | undefined;
@@ -127,7 +127,7 @@ async function runCase(made: MadeImageModel, threads: number, options: DeviceOpt
     for (const [name, command] of commands({ ...options, loaded }))
       contenders.push(await startContender(name, { ...request, command }));
     for (const contender of contenders) await runOnce(contender, at, folder); // warms the page cache
-    if (options.peer === 'torch' && !isSimulated(device)) {
+    if (options.peer === 'torch' && made.family !== 'sd1' && !isSimulated(device)) {
       const textTokens = (contenders[0]!.runs[0] as OwnRun).text_tokens;
       stepPeers.push(
         ...(await StepPeer.startAll(device, { textTokens, imageTokens: (width * height) / 256, steps })),
