@@ -8,7 +8,7 @@ export KOTOBA_TEST_DEVICE=cuda-sim
 npx vitest run test/runtime test/cuda test/bench -t "cuda-sim|simulated GPU|names"
 npx vitest run test/cuda test/precision test/pipeline/families_precision.test.ts test/cli/device.test.ts
 npx vitest run test/encoders/golden.test.ts test/diffusion test/pipeline/image_pipeline.test.ts
-npx vitest run test/pipeline/sampler_{sd1,sdxl,flow}.test.ts test/pipeline/family_text.test.ts -t golden
+npx vitest run test/pipeline/painting/sampler_{sd1,sdxl,flow}.test.ts test/pipeline/conditioning/family_text.test.ts -t golden
 
 # An op's variants are those that the error names for one that does not exist, so that none can be forgotten.
 .ci/variants.sh

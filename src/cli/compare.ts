@@ -11,7 +11,7 @@ import {
   type CompareResult,
 } from '../pipeline/compare.js';
 import { compareGrid } from '../pipeline/compare_grid.js';
-import { chosenEncoders, requireEncoders } from '../pipeline/encoder_widths.js';
+import { chosenEncoders, requireEncoders } from '../pipeline/conditioning/encoder_widths.js';
 import type { ImageModel } from '../pipeline/image_types.js';
 import type { Device } from '../runtime/device.js';
 import {

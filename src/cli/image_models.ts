@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { KotobaError } from '../errors.js';
 import { identify, openModel, selectPart, type Part, type Slot } from '../formats/index.js';
-import { encoderSlots } from '../pipeline/encoder_widths.js';
+import { encoderSlots } from '../pipeline/conditioning/encoder_widths.js';
 import { findModel, modelDirs } from '../pipeline/find_model.js';
 import {
   ENCODER_SLOTS,

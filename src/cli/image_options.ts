@@ -13,7 +13,7 @@ import {
   type Residency,
 } from '../pipeline/image_types.js';
 import type { Precision } from '../pipeline/precision.js';
-import { PRESETS } from '../pipeline/presets.js';
+import { PRESETS } from '../pipeline/painting/presets.js';
 import { SCHEDULES, SOLVERS } from '../sampling/index.js';
 import type { PromptDialect } from '../text/index.js';
 import { deviceOption, threadsOption, vramOption, type DeviceFlags } from './device.js';

@@ -13,7 +13,7 @@ import {
   type TensorInfo,
 } from '../formats/index.js';
 import { usedTensors } from '../formats/part.js';
-import { encoderSlots } from '../pipeline/encoder_widths.js';
+import { encoderSlots } from '../pipeline/conditioning/encoder_widths.js';
 import type { DenoiserPart } from '../pipeline/image_types.js';
 import { findT5Tokenizer, hasGgufT5Vocabulary } from '../text/index.js';
 

@@ -1,5 +1,5 @@
 /** What a model's encoders come to together: rows of its context, and tokens that have no effect. */
-import { chunkedRows, joinedRows } from '../pipeline/join_encoders.js';
+import { chunkedRows, joinedRows } from '../pipeline/conditioning/join_encoders.js';
 import { counted, grouped, type Style } from './text.js';
 import type { TokensPlan } from './tokens_plan.js';
 import { t5RulesOf } from './tokens_plan.js';

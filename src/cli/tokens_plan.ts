@@ -3,9 +3,9 @@ import { KotobaError } from '../errors.js';
 import { openModel, selectPart } from '../formats/index.js';
 import { findModel, modelDirs } from '../pipeline/find_model.js';
 import type { EncoderSlot, Profile } from '../pipeline/image_types.js';
-import { profileFor, type ProfileRules } from '../pipeline/profiles.js';
-import { clipPromptLayout, t5PromptLayout, TRAINED_TOKENS } from '../pipeline/prompt_layout.js';
-import { TEXT_RULES, type TextFamily, type TextRules } from '../pipeline/text_rules.js';
+import { profileFor, type ProfileRules } from '../pipeline/conditioning/profiles.js';
+import { clipPromptLayout, t5PromptLayout, TRAINED_TOKENS } from '../pipeline/conditioning/prompt_layout.js';
+import { TEXT_RULES, type TextFamily, type TextRules } from '../pipeline/conditioning/text_rules.js';
 import {
   chunkLayout,
   clipTokenizer,

@@ -3,8 +3,8 @@ import { KotobaError } from '../errors.js';
 import { identify, openModel, selectPart, vaeOfFamily, type Slot, type VaePart } from '../formats/index.js';
 import type { Device } from '../runtime/device.js';
 import type { OpPrecision } from '../runtime/ops.js';
-import { latentChannels } from './denoisers.js';
-import { requireEncoders, type EncoderParts } from './encoder_widths.js';
+import { latentChannels } from './painting/denoisers.js';
+import { requireEncoders, type EncoderParts } from './conditioning/encoder_widths.js';
 import type {
   DenoiserPart,
   EncoderChoices,
@@ -13,8 +13,8 @@ import type {
   PipelineOptions,
 } from './image_types.js';
 import { resolvePrecision } from './precision.js';
-import { TRANSFORMER_UNIT, isSide, latentFactor, sideUnit } from './request.js';
-import { requireKnownInputs } from './starting_picture.js';
+import { TRANSFORMER_UNIT, isSide, latentFactor, sideUnit } from './painting/request.js';
+import { requireKnownInputs } from './painting/starting_picture.js';
 
 export interface ImageParts {
   readonly denoiser: DenoiserPart;

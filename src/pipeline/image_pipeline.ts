@@ -1,12 +1,12 @@
 /** From words to pictures: text encoders, transformer, autoencoder. The library's class for images. */
 import { KotobaError } from '../errors.js';
 import type { Device } from '../runtime/device.js';
-import { decoderActivations, denoiserActivations, requireMemory } from './activation_memory.js';
-import type { Autoencoder } from './autoencoder.js';
-import { Conditioner } from './conditioner.js';
+import { decoderActivations, denoiserActivations, requireMemory } from './painting/activation_memory.js';
+import type { Autoencoder } from './painting/autoencoder.js';
+import { Conditioner } from './conditioning/conditioner.js';
 import { openDevice } from './device_choice.js';
-import { chosenEncoders, requireEncoders } from './encoder_widths.js';
-import { encodeText, textTokens, type PromptText } from './family_text.js';
+import { chosenEncoders, requireEncoders } from './conditioning/encoder_widths.js';
+import { encodeText, textTokens, type PromptText } from './conditioning/family_text.js';
 import {
   EncodePromptJob,
   GenerateJob,
@@ -20,9 +20,9 @@ import {
   type Precisions,
 } from './image_types.js';
 import { encoderPrecisions, openParts, partPrecisions, residency, type ImageParts } from './image_parts.js';
-import { Painter } from './painter.js';
-import { presetFor } from './presets.js';
-import { resolveRequest, usualSide, type Request } from './request.js';
+import { Painter } from './painting/painter.js';
+import { presetFor } from './painting/presets.js';
+import { resolveRequest, usualSide, type Request } from './painting/request.js';
 
 type Report = (progress: GenerateProgress) => void;
 

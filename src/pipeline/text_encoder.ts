@@ -22,10 +22,17 @@ import { openDevice } from './device_choice.js';
 import { EncodeJob, type EncodeProgress } from './encode_job.js';
 import { EncodeRunner } from './encode_runner.js';
 import type { EncodeOptions, Encoding, LoadOptions } from './encoder_types.js';
-import { concatenate } from './join_encoders.js';
 import { resolvePrecision } from './precision.js';
 import { statesWanted, weightsOf, type StatesWanted } from './states_wanted.js';
-import { emptyRows, joinRows, passes, requireTokens, type EncodedRow, type Pass } from './token_rows.js';
+import {
+  concatenate,
+  emptyRows,
+  joinRows,
+  passes,
+  requireTokens,
+  type EncodedRow,
+  type Pass,
+} from './token_rows.js';
 
 /** Token families of slots: what pads and chunks a prompt. */
 const FAMILIES: Partial<Record<Slot, EncoderFamily>> = {

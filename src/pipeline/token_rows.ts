@@ -11,7 +11,6 @@ import {
   type TokenizedPrompt,
   type Tokenizer,
 } from '../text/index.js';
-import { concatenate } from './join_encoders.js';
 
 /** Tokens of one pass at most: more does not make it faster, and activations grow with it. */
 const TOKENS_PER_PASS = 4096;
@@ -106,4 +105,16 @@ export function requireTokens({ ids, batch, mask }: TokenBatch, network: TextNet
       `${name}: expected ids from 0 to ${vocabulary - 1}, got ${ids[bad]} at position ${bad}: ` +
         `the tokenizer does not belong to these weights`,
     );
+}
+
+/** One after another. */
+export function concatenate(parts: readonly Float32Array[]): Float32Array {
+  if (parts.length === 1) return parts[0]!;
+  const joined = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    joined.set(part, at);
+    at += part.length;
+  }
+  return joined;
 }

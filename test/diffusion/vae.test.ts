@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { decodeStages, encodeStages } from '../../src/diffusion/vae.js';
 import { vaeDecoder, vaeEncoder } from '../../src/diffusion/vae_model.js';
 import { openModel, selectPart, type VaePart } from '../../src/formats/index.js';
-import { Autoencoder } from '../../src/pipeline/autoencoder.js';
+import { Autoencoder } from '../../src/pipeline/painting/autoencoder.js';
 import { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
 import { Weights } from '../../src/runtime/weights.js';

@@ -1,7 +1,7 @@
 /** The comparison itself, on pictures whose distances are known beforehand. */
 import { describe, expect, test } from 'vitest';
 import { compareEncoders, type CompareColumn, type CompareProgress } from '../../src/pipeline/compare.js';
-import { chosenEncoders } from '../../src/pipeline/encoder_widths.js';
+import { chosenEncoders } from '../../src/pipeline/conditioning/encoder_widths.js';
 import { compareGrid } from '../../src/pipeline/compare_grid.js';
 import { seedNoise } from '../../src/pipeline/compare_noise.js';
 import { fakePipeline } from '../support/fake_pipeline.js';

@@ -3,7 +3,7 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { pictureDistance, type Picture } from '../../src/image/index.js';
 import type { ImagePipeline } from '../../src/pipeline/image_pipeline.js';
 import { PROFILES, type GenerateProgress } from '../../src/pipeline/image_types.js';
-import { PROFILE_RULES } from '../../src/pipeline/profiles.js';
+import { PROFILE_RULES } from '../../src/pipeline/conditioning/profiles.js';
 import { generated, pictureOf, PROMPT, SMALL, tinyBench } from '../support/tiny_bench.js';
 
 const bench = tinyBench();

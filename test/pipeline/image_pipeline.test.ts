@@ -10,7 +10,7 @@ import {
   decoderActivations,
   denoiserActivations,
   requireMemory,
-} from '../../src/pipeline/activation_memory.js';
+} from '../../src/pipeline/painting/activation_memory.js';
 import { ImagePipeline } from '../../src/pipeline/image_pipeline.js';
 import type { DenoiserPart, GenerateOptions, GenerateProgress } from '../../src/pipeline/image_types.js';
 import { SHIPPED_T5, shippedModel } from '../../src/pipeline/shipped_model.js';

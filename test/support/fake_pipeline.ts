@@ -2,7 +2,7 @@
  * An ImagePipeline's encode() and generate() without networks: pictures and embeddings are functions of prompt, seed and encoder
  * files, with what each of them changes set by the test.
  */
-import { chosenEncoders } from '../../src/pipeline/encoder_widths.js';
+import { chosenEncoders } from '../../src/pipeline/conditioning/encoder_widths.js';
 import type { Picture } from '../../src/image/index.js';
 import {
   EncodePromptJob,

@@ -1,7 +1,7 @@
 /** encodeText() for tests: a conditioner of its own unless one is given. */
-import { Conditioner } from '../../src/pipeline/conditioner.js';
+import { Conditioner } from '../../src/pipeline/conditioning/conditioner.js';
 import type { EncodeOptions, Encoding } from '../../src/pipeline/encoder_types.js';
-import { encodeText, type PromptText } from '../../src/pipeline/family_text.js';
+import { encodeText, type PromptText } from '../../src/pipeline/conditioning/family_text.js';
 import type {
   Conditioning,
   DenoiserPart,

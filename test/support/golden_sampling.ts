@@ -1,15 +1,15 @@
 /** The tiny networks of golden/diffusion with the prompts of its e2e cases, on the device that models are tested on. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openModel, selectPart, type VaePart } from '../../src/formats/index.js';
-import { Autoencoder } from '../../src/pipeline/autoencoder.js';
-import type { Denoiser } from '../../src/pipeline/denoiser.js';
-import { loadDenoiser } from '../../src/pipeline/denoisers.js';
+import { Autoencoder } from '../../src/pipeline/painting/autoencoder.js';
+import type { Denoiser } from '../../src/pipeline/painting/denoiser.js';
+import { loadDenoiser } from '../../src/pipeline/painting/denoisers.js';
 import { openDenoiser } from '../../src/pipeline/image_parts.js';
 import type { DenoiserPart, GenerateOptions } from '../../src/pipeline/image_types.js';
 import { NetworkSlot } from '../../src/pipeline/network_slot.js';
-import { resolveRequest, type RequestModel } from '../../src/pipeline/request.js';
-import { sampleLatents, type SampleTask, type TextConditions } from '../../src/pipeline/sampler.js';
-import type { Planes } from '../../src/pipeline/tiles.js';
+import { resolveRequest, type RequestModel } from '../../src/pipeline/painting/request.js';
+import { sampleLatents, type SampleTask, type TextConditions } from '../../src/pipeline/painting/sampler.js';
+import type { Planes } from '../../src/pipeline/painting/tiles.js';
 import type { Device } from '../../src/runtime/device.js';
 import { Ops } from '../../src/runtime/ops.js';
 import { openModelDevice } from './devices.js';
