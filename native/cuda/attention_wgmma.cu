@@ -9,14 +9,12 @@
 namespace kotoba::cuda {
 namespace {
 
-constexpr int kGroups = 2, kGroupRows = 64;      // warpgroups that multiply, and their queries
-constexpr int kRows = kGroups * kGroupRows;      // queries of a block, and keys of a tile
-constexpr int kWarps = 4 * kGroups;              // that multiply
-constexpr int kThreads = 32 * kWarps + 128;      // with the warpgroup that copies
-constexpr int kBiasThreads = 96;                 // of that: all but its first warp
-constexpr int kPanelBytes = kRows * 128;         // a box of TMA: 64 columns of a tile
-constexpr int kQuerySlots = 2, kBiasSlots = 2;   // the next piece of work is there when it is needed
-constexpr int kMargin = bias_margin(16, kRows);  // of the bias
+constexpr int kGroups = 2, kGroupRows = 64;     // warpgroups that multiply, and their queries
+constexpr int kRows = kGroups * kGroupRows;     // queries of a block, and keys of a tile
+constexpr int kWarps = 4 * kGroups;             // that multiply
+constexpr int kThreads = 32 * kWarps + 128;     // with the warpgroup that copies
+constexpr int kPanelBytes = kRows * 128;        // a box of TMA: 64 columns of a tile
+constexpr int kQuerySlots = 2, kBiasSlots = 2;  // the next piece of work is there when it is needed
 
 // kDims: columns of a head, 64 or 128.
 template <int kDims>
@@ -46,6 +44,9 @@ struct Maps {
 };
 
 #ifdef KOTOBA_SM90A
+
+constexpr int kBiasThreads = 96;                 // of the warpgroup that copies: all but its first warp
+constexpr int kMargin = bias_margin(16, kRows);  // of the bias
 
 __device__ __forceinline__ void init_barriers(Barriers& b) {
   if (threadIdx.x == 0) {
