@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { EncodedTokens } from '../../src/encoders/encode_tokens.js';
 import { KotobaError } from '../../src/errors.js';
 import {
+  isDenoiser,
   SLOTS,
   identify,
   leftovers,
@@ -60,7 +61,7 @@ export async function runChain(
     const device = pick(devices, random);
     if (sample.pipeline && random() < 0.5) await runPipeline(sample.pipeline, path, device, random);
     else if (part.slot === 'vae') await runVae(part, device, random);
-    else if (part.slot === 'unet' || part.slot === 'transformer') await runDenoiser(part, device, random);
+    else if (isDenoiser(part)) await runDenoiser(part, device, random);
     else await encode(path, options, device, random);
     return { stage: 'encoded', outcome: 'ok' };
   } catch (error) {

@@ -1,7 +1,7 @@
 /** `kotoba forward` on an autoencoder: one half, latents as they are, neither scaled nor shifted. */
 import { decodeStages, encodeStages, type VaeStage } from '../diffusion/vae.js';
 import { vaeDecoder, vaeEncoder } from '../diffusion/vae_model.js';
-import { requireHalf, type VaePart } from '../formats/index.js';
+import { vaeFactor, requireHalf, type VaePart } from '../formats/index.js';
 import { NetworkSlot } from '../pipeline/network_slot.js';
 import { Ops, type ImageSize } from '../runtime/ops.js';
 import type { Tensor } from '../runtime/tensor.js';
@@ -25,7 +25,7 @@ export async function forwardVae(run: ForwardRun): Promise<ForwardOutputs> {
   const { config } = part;
   const decoding = run.options.part === 'decode';
   requireHalf(part, decoding ? 'decoder' : 'encoder');
-  const factor = 2 ** (config.ch_mult.length - 1);
+  const factor = vaeFactor(config);
   const half: Half = decoding
     ? { input: 'latent', output: 'image', channels: config.z_channels, outputs: config.out_ch, ratio: factor }
     : {

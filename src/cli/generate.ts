@@ -12,12 +12,12 @@ import {
   type GenerateResult,
 } from '../pipeline/image_types.js';
 import type { Precision } from '../pipeline/precision.js';
+import { MAX_SEED } from '../sampling/index.js';
 import { openDevice } from './device.js';
 import { pictureTexts } from './image_info.js';
 import { imageModel, imageModelDirs, imageModelFiles, type PartFiles } from './image_models.js';
 import {
   DENOISER_SLOTS,
-  MAX_SEED,
   addModelOptions,
   addRunOptions,
   addSamplingOptions,

@@ -1,8 +1,8 @@
 /** What `kotoba generate` made, from what and how fast: as data for --json, as lines for people. */
 import type { Device } from '../runtime/device.js';
-import type { GenerateResult, PhaseSeconds } from '../pipeline/image_types.js';
+import type { GenerateResult, PhaseSeconds, RunSettings } from '../pipeline/image_types.js';
+import { runSettings } from '../pipeline/run_settings.js';
 import { deviceText } from './device.js';
-import type { RunSettings } from './image_info.js';
 import type { PartReport } from './image_parts.js';
 import type { CliContext } from './io.js';
 import { textWarnings } from './text_warnings.js';
@@ -51,16 +51,11 @@ export function generateReport(done: {
   const { name, description, instructions, threads } = done.device;
   const sum = (of: (result: GenerateResult) => number): number =>
     results.reduce((all, one) => all + of(one), 0);
-  const { width, height, profile, preset, steps, sampler, schedule, sigmas } = results[0]!;
-  const { guidance, cfg, noise, strength } = results[0]!;
   return {
     pictures,
     model: isShipped ? 'shipped' : 'given',
     parts,
-    settings: {
-      ...{ width, height, profile, preset, steps, sampler, schedule, sigmas },
-      ...{ guidance, cfg, noise, strength },
-    },
+    settings: runSettings(results[0]!),
     device: name,
     processor: description,
     instructions,

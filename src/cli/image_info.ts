@@ -1,16 +1,13 @@
 /** How a picture was made, for the texts inside its PNG. */
 import { metadataTexts, type GenerationInfo, type PartInfo } from '../image/index.js';
-import type { CompareSettings } from '../pipeline/compare.js';
+import type { RunSettings } from '../pipeline/image_types.js';
 import type { ImageCommandOptions } from './image_options.js';
 import { kotobaVersion } from './version.js';
-
-/** How a run made its pictures. */
-export type { CompareSettings as RunSettings } from '../pipeline/compare.js';
 
 export interface PictureOrigin {
   readonly prompt: string;
   readonly seed: bigint;
-  readonly settings: CompareSettings;
+  readonly settings: RunSettings;
   readonly options: Pick<
     ImageCommandOptions,
     'negative' | 'dialect' | 't5Length' | 'clipSkip' | 'shift' | 'slg' | 'mask'

@@ -2,12 +2,11 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { KotobaError } from '../errors.js';
-import { identify, openModel, selectPart, type Part, type Slot } from '../formats/index.js';
+import { isDenoiser, identify, openModel, selectPart, type Part, type Slot } from '../formats/index.js';
 import { encoderSlots } from '../pipeline/conditioning/encoder_widths.js';
 import { findModel, modelDirs } from '../pipeline/find_model.js';
 import {
   ENCODER_SLOTS,
-  type DenoiserPart,
   type EncoderChoice,
   type EncoderSlot,
   type ImageModel,
@@ -76,13 +75,10 @@ export function partsOfModel(
   const path = findModel(name, dirs);
   requireSlot('--model', path, 'denoiser');
   const parts = identify(openModel(path));
-  const encoders = encoderSlots(denoiserIn(parts)!).map(({ slot }) => slot);
+  const encoders = encoderSlots(parts.find(isDenoiser)!).map(({ slot }) => slot);
   const held = [...encoders, 'vae' as const].filter((slot) => parts.some((part) => fits(part, slot)));
   return { denoiser: path, ...Object.fromEntries(held.map((slot) => [slot, path])) };
 }
-
-const denoiserIn = (parts: readonly Part[]): DenoiserPart | undefined =>
-  parts.find((part): part is DenoiserPart => part.slot === 'unet' || part.slot === 'transformer');
 
 function shippedParts(): PartFiles {
   const { denoiser, vae, encoders } = shippedModel();
@@ -111,7 +107,7 @@ export function imageModelFiles(files: ImageModelFiles, dirs: readonly string[])
 
 /** @throws KotobaError ERR_ARGUMENT for a denoiser that cannot do without T5 */
 function requireNoT5(path: string): void {
-  const denoiser = denoiserIn(identify(openModel(path)))!;
+  const denoiser = identify(openModel(path)).find(isDenoiser)!;
   const needsT5 = encoderSlots(denoiser).some(({ slot, isOptional }) => slot === 't5' && !isOptional);
   if (needsT5)
     throw new KotobaError(
@@ -136,7 +132,7 @@ export function completed(
   parts: Partial<PartFiles> & Pick<PartFiles, 'denoiser'>,
   model: string | undefined,
 ): PartFiles {
-  const denoiser = denoiserIn(identify(openModel(parts.denoiser)))!;
+  const denoiser = identify(openModel(parts.denoiser)).find(isDenoiser)!;
   const taken = encoderSlots(denoiser);
   const option = (slot: PipelinePart): string => `the ${PART_NAMES[slot]} (${PART_OPTIONS[slot]} FILE)`;
   const superfluous = ENCODER_SLOTS.find(
@@ -164,7 +160,7 @@ function listed(texts: readonly string[]): string {
 }
 
 const fits = (part: Part, slot: PipelinePart): boolean => {
-  if (slot === 'denoiser') return part.slot === 'unet' || part.slot === 'transformer';
+  if (slot === 'denoiser') return isDenoiser(part);
   return part.fits.includes(slot) || (slot === 'clip_l' && part.slot === 'longclip_l');
 };
 

@@ -14,7 +14,7 @@ import {
 } from '../pipeline/image_types.js';
 import type { Precision } from '../pipeline/precision.js';
 import { PRESETS } from '../pipeline/painting/presets.js';
-import { SCHEDULES, SOLVERS } from '../sampling/index.js';
+import { MAX_SEED, SCHEDULES, SOLVERS } from '../sampling/index.js';
 import type { PromptDialect } from '../text/index.js';
 import { deviceOption, threadsOption, vramOption, type DeviceFlags } from './device.js';
 import type { CliContext } from './io.js';
@@ -22,7 +22,6 @@ import * as option from './options.js';
 
 const RESIDENCIES = ['auto', 'lean', 'keep'] as const satisfies readonly Residency[];
 const NOISES = ['torch', 'philox'] as const;
-export const MAX_SEED = 2n ** 64n - 1n;
 
 export interface ImageCommandOptions extends DeviceFlags {
   model?: string;

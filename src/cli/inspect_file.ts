@@ -1,5 +1,6 @@
 /** Everything `kotoba inspect` says about one file, as data. */
 import {
+  isDenoiser,
   identify,
   leftovers,
   openModel,
@@ -14,7 +15,6 @@ import {
 } from '../formats/index.js';
 import { usedTensors } from '../formats/part.js';
 import { encoderSlots } from '../pipeline/conditioning/encoder_widths.js';
-import type { DenoiserPart } from '../pipeline/image_types.js';
 import { findT5Tokenizer, hasGgufT5Vocabulary } from '../text/index.js';
 
 export interface DTypeShare {
@@ -209,9 +209,7 @@ function commandFor(path: string, parts: readonly PartInspection[]): string | nu
 }
 
 function generateCommandFor(path: string, parts: readonly Part[]): string | null {
-  const denoiser = parts.find(
-    (part): part is DenoiserPart => part.slot === 'unet' || part.slot === 'transformer',
-  );
+  const denoiser = parts.find(isDenoiser);
   if (denoiser === undefined || denoiser.undecided.length > 0) return null;
   const needed = encoderSlots(denoiser).flatMap(({ slot, isOptional }) => (isOptional ? [] : [slot]));
   const missing = [...needed, 'vae' as const].filter((slot) =>

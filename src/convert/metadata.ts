@@ -1,6 +1,7 @@
 /** What a converted file tells beside its tensors. */
 import { KotobaError } from '../errors.js';
 import {
+  isDenoiser,
   blockWeights,
   GGUF_FILE_TYPES,
   t5GgufMetadata,
@@ -55,7 +56,7 @@ export function ggufMetadata(contents: GgufContents): Map<string, GgufValue> {
 
 /** Of several networks the denoiser's: programs that want nothing else of a checkpoint look for that. */
 function architectureOf(parts: readonly Part[]): string {
-  const denoiser = parts.find(({ slot }) => slot === 'transformer' || slot === 'unet');
+  const denoiser = parts.find(isDenoiser);
   const main = denoiser ?? (parts.length === 1 ? parts[0] : undefined);
   if (main?.slot === 'vae') return 'vae';
   return (main && ARCHITECTURES[main.family]) ?? 'checkpoint';

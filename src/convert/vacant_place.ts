@@ -4,6 +4,7 @@
  */
 import { KotobaError } from '../errors.js';
 import {
+  isDenoiser,
   openAiClipEntries,
   type Part,
   type Slot,
@@ -52,7 +53,7 @@ const VACANCIES: Readonly<Partial<Record<string, Readonly<Partial<Record<Slot, V
  * @throws KotobaError ERR_MODEL_TENSORS for a text encoder whose states the denoiser cannot take
  */
 export function vacantPlace(parts: readonly Part[], slot: Slot, by: Part): Place | undefined {
-  const denoiser = parts.find((part) => part.slot === 'transformer' || part.slot === 'unet');
+  const denoiser = parts.find(isDenoiser);
   const vacancy = denoiser && VACANCIES[denoiser.family]?.[slot];
   if (!vacancy || denoiser.prefix !== 'model.diffusion_model.') return undefined;
   requireWidth(denoiser, by);

@@ -1,5 +1,5 @@
 /** The weights of an autoencoder, under the names of Stability AI's and Black Forest Labs' checkpoints. */
-import type { VaeConfig } from '../formats/index.js';
+import { vaeFactor, type VaeConfig } from '../formats/index.js';
 import type { Conv, Linear, Norm } from '../runtime/ops.js';
 import type { Weights } from '../runtime/weights.js';
 
@@ -79,7 +79,7 @@ export function vaeDecoder(w: Weights, config: VaeConfig): VaeDecoder {
       ? w.pointwise('post_quant_conv', config.z_channels, config.z_channels)
       : undefined,
   };
-  return { config, factor: 2 ** (config.ch_mult.length - 1), decoder };
+  return { config, factor: vaeFactor(config), decoder };
 }
 
 /** @throws KotobaError ERR_MODEL_TENSORS */
@@ -105,7 +105,7 @@ export function vaeEncoder(w: Weights, config: VaeConfig): VaeEncoder {
     conv_out: w.conv('encoder.conv_out', moments, top, 3),
     quant: config.quant_conv ? w.pointwise('quant_conv', moments, moments) : undefined,
   };
-  return { config, factor: 2 ** (config.ch_mult.length - 1), encoder };
+  return { config, factor: vaeFactor(config), encoder };
 }
 
 function resnetBlock(w: Weights, at: string, inputs: number, outputs: number): ResnetBlock {

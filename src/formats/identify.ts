@@ -10,7 +10,7 @@ import { diffusionSchemes } from './names/diffusion.js';
 import { leftoverReason } from './names/leftovers.js';
 import type { EncoderScheme } from './names/scheme.js';
 import { t5Schemes } from './names/t5.js';
-import { usedTensors } from './part.js';
+import { isDenoiser, usedTensors } from './part.js';
 import type { Part, Slot } from './part.js';
 import { isScaleName } from './resolve.js';
 import { buildT5, t5Family } from './t5_part.js';
@@ -189,9 +189,7 @@ function withUnexpected(model: ModelFile, parts: readonly Part[]): Part[] {
 
 /** The VAEs of SD1 and SDXL have the same shapes, those of Flux and SD3 too; the denoiser beside tells which it is. */
 function nameVae(parts: readonly Part[]): Part[] {
-  const families = parts.flatMap((part) =>
-    part.slot === 'transformer' || part.slot === 'unet' ? part.family : [],
-  );
+  const families = parts.flatMap((part) => (isDenoiser(part) ? part.family : []));
   const [family, another] = families;
   return parts.map((part) => {
     if (part.slot !== 'vae' || family === undefined || another !== undefined) return part;

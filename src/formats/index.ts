@@ -35,11 +35,12 @@ export type {
 export { unetPlan } from './names/unet.js';
 export type { UnetBlock } from './names/unet.js';
 export { openModel } from './open.js';
-export { SLOTS, piecesOf, rowsOf } from './part.js';
+export { SLOTS, isDenoiser, piecesOf, rowsOf, vaeFactor } from './part.js';
 export type {
   ClipConfig,
   ClipPart,
   ClipSlot,
+  DenoiserPart,
   DiffusionPart,
   Family,
   FluxConfig,

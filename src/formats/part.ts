@@ -258,8 +258,16 @@ export interface MmditPart extends PartBase {
   readonly config: MmditConfig;
 }
 
-export type DiffusionPart = FluxPart | UnetPart | MmditPart | VaePart;
+/** The network that pictures are sampled from: a UNet (SD1, SD2, SDXL), an MMDiT (SD3, SD3.5) or a Flux transformer. */
+export type DenoiserPart = UnetPart | MmditPart | FluxPart;
+export type DiffusionPart = DenoiserPart | VaePart;
 export type Part = ClipPart | T5Part | DiffusionPart;
+
+export const isDenoiser = (part: Part): part is DenoiserPart =>
+  part.slot === 'unet' || part.slot === 'transformer';
+
+/** Pixels along a side of a latent. */
+export const vaeFactor = ({ ch_mult }: Pick<VaeConfig, 'ch_mult'>): number => 2 ** (ch_mult.length - 1);
 
 /** Every stored tensor a part reads, once. */
 export function usedTensors(tensors: ReadonlyMap<string, TensorSource>): Set<TensorInfo> {

@@ -10,6 +10,7 @@ import {
   type Picture,
   type PictureDistance,
 } from '../image/index.js';
+import { MAX_SEED } from '../sampling/index.js';
 import { seedNoise, type SeedNoise } from './compare_noise.js';
 import {
   ENCODER_SLOTS,
@@ -21,8 +22,10 @@ import {
   type GenerateOptions,
   type GenerateProgress,
   type GenerateResult,
+  type RunSettings,
 } from './image_types.js';
 import { Job } from './job.js';
+import { runSettings } from './run_settings.js';
 
 /** A column: encoders in the place of the pipeline's own. */
 export interface CompareColumn {
@@ -62,23 +65,6 @@ export interface CompareCell {
   readonly belowSeedNoise: boolean | null;
 }
 
-/** Everything that a GenerateResult says about how, which is the same for every cell. */
-export type CompareSettings = Pick<
-  GenerateResult,
-  | 'width'
-  | 'height'
-  | 'profile'
-  | 'preset'
-  | 'steps'
-  | 'sampler'
-  | 'schedule'
-  | 'sigmas'
-  | 'guidance'
-  | 'cfg'
-  | 'noise'
-  | 'strength'
->;
-
 export interface CompareResult {
   readonly columns: readonly ({ readonly label: string } & Pick<GenerateResult, 'encoders' | 'precisions'>)[];
   /** A prompt and a seed each, with a cell for every column. */
@@ -89,7 +75,8 @@ export interface CompareResult {
   }[];
   /** Of each prompt, in order. */
   readonly seedNoise: readonly (SeedNoise | null)[];
-  readonly settings: CompareSettings;
+  /** the same for every cell */
+  readonly settings: RunSettings;
   /** Encoder runs: distinct encoder × prompt, whatever the number of cells. */
   readonly encodes: number;
   /** Pictures made, with those that measure seed noise. */
@@ -189,8 +176,6 @@ function checked(
   return seeds;
 }
 
-const MAX_SEED = 2n ** 64n - 1n;
-
 function planned(
   prompts: readonly string[],
   columns: readonly CompareColumn[],
@@ -252,8 +237,6 @@ class Album {
         cells: this.#columns.map((_, column) => this.#cell({ column, prompt: p, seed: s }, ofSeeds[p]!)),
       })),
     );
-    const { width, height, profile, preset, steps, sampler, schedule, sigmas } = this.#results[0]!;
-    const { guidance, cfg, noise, strength } = this.#results[0]!;
     return {
       columns: this.#columns.map(({ label }, i) => {
         const { encoders, precisions } = this.#results[i]!;
@@ -261,10 +244,7 @@ class Album {
       }),
       rows,
       seedNoise: ofSeeds,
-      settings: {
-        ...{ width, height, profile, preset, steps, sampler, schedule, sigmas },
-        ...{ guidance, cfg, noise, strength },
-      },
+      settings: runSettings(this.#results[0]!),
       encodes: this.encodes,
       pictures: this.#count,
       seconds,

@@ -1,6 +1,14 @@
 /** The files of an image model, opened, and checked against each other. */
 import { KotobaError } from '../errors.js';
-import { identify, openModel, selectPart, vaeOfFamily, type Slot, type VaePart } from '../formats/index.js';
+import {
+  identify,
+  isDenoiser,
+  openModel,
+  selectPart,
+  vaeFactor,
+  vaeOfFamily,
+  type VaePart,
+} from '../formats/index.js';
 import type { Device } from '../runtime/device.js';
 import type { OpPrecision } from '../runtime/ops.js';
 import { latentChannels } from './painting/denoisers.js';
@@ -13,7 +21,7 @@ import type {
   PipelineOptions,
 } from './image_types.js';
 import { resolvePrecision } from './precision.js';
-import { TRANSFORMER_UNIT, isSide, latentFactor, sideUnit } from './painting/request.js';
+import { TRANSFORMER_UNIT, isSide, sideUnit } from './painting/request.js';
 import { requireKnownInputs } from './painting/starting_picture.js';
 
 export interface ImageParts {
@@ -47,11 +55,9 @@ const VAE_NAMES: Readonly<Record<DenoiserPart['family'], string>> = {
 /** @throws KotobaError ERR_MODEL_SLOT for a file without a denoiser */
 export function openDenoiser(path: string, config?: Readonly<Record<string, unknown>>): DenoiserPart {
   const model = openModel(path);
-  const slots: readonly Slot[] = ['unet', 'transformer'];
-  const found = identify(model).find(({ slot }) => slots.includes(slot));
-  const slot = found?.slot ?? 'transformer';
-  const part = found ? selectPart(model, { slot, ...(config && { config }) }) : selectPart(model);
-  if (part.slot === 'unet' || part.slot === 'transformer') return part;
+  const found = identify(model).find(isDenoiser);
+  const part = found ? selectPart(model, { slot: found.slot, ...(config && { config }) }) : selectPart(model);
+  if (isDenoiser(part)) return part;
   throw new KotobaError(
     'ERR_MODEL_SLOT',
     `${path}: expected a UNet, an SD3 or a Flux.1 transformer, got ${part.description}`,
@@ -80,7 +86,7 @@ function openVae(path: string, denoiser: DenoiserPart): VaePart {
 function requirePictures(vae: VaePart, denoiser: DenoiserPart): void {
   const { path, config } = vae;
   const { in_channels, out_ch, resolution } = config;
-  const factor = latentFactor(vae);
+  const factor = vaeFactor(config);
   if (denoiser.slot === 'transformer' && TRANSFORMER_UNIT % (2 * factor) !== 0)
     throw new KotobaError(
       'ERR_MODEL_SLOT',

@@ -23,6 +23,7 @@ import { encoderPrecisions, openParts, partPrecisions, residency, type ImagePart
 import { Painter } from './painting/painter.js';
 import { presetFor } from './painting/presets.js';
 import { resolveRequest, usualSide, type Request } from './painting/request.js';
+import { runSettings } from './run_settings.js';
 
 type Report = (progress: GenerateProgress) => void;
 
@@ -158,12 +159,9 @@ export class ImagePipeline implements AsyncDisposable {
     const pictures = await this.#phase(painter.autoencoder, () =>
       painter.decode(latents, request, options, report),
     );
-    const { width, height, profile, preset, steps, sampler, schedule, sigmas } = request;
-    const { guidance, cfg, noise, strength } = request;
     return {
       pictures: pictures.map((picture, i) => ({ picture, seed: request.seeds[i]! })),
-      ...{ width, height, profile, preset, steps, sampler, schedule, sigmas },
-      ...{ guidance, cfg, noise, strength },
+      ...runSettings(request),
       encoders,
       precisions,
       conditioning: texts.conditioning,

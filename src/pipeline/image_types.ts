@@ -1,5 +1,5 @@
 /** What callers give an ImagePipeline and get from it. */
-import type { FluxPart, MmditPart, Slot, UnetPart } from '../formats/index.js';
+import type { Slot } from '../formats/index.js';
 import type { Picture } from '../image/index.js';
 import type { OpPrecision } from '../runtime/ops.js';
 import type { PromptDialect, T5Length, ChunkLayout } from '../text/index.js';
@@ -12,8 +12,7 @@ import type { Precision } from './precision.js';
 export const ENCODER_SLOTS = ['clip_l', 'clip_g', 'clip_h', 't5'] as const satisfies readonly Slot[];
 export type EncoderSlot = (typeof ENCODER_SLOTS)[number];
 
-/** The network that pictures are sampled from: a UNet (SD1, SD2, SDXL), an MMDiT (SD3, SD3.5) or a Flux transformer. */
-export type DenoiserPart = UnetPart | MmditPart | FluxPart;
+export type { DenoiserPart } from '../formats/index.js';
 
 export type PipelinePart = EncoderSlot | 'denoiser' | 'vae';
 
@@ -192,8 +191,8 @@ export interface EncodedPrompt {
   readonly encodes: number;
 }
 
-export interface GenerateResult {
-  readonly pictures: readonly GeneratedPicture[];
+/** How pictures were made. */
+export interface RunSettings {
   readonly width: number;
   readonly height: number;
   readonly profile: Profile;
@@ -209,6 +208,10 @@ export interface GenerateResult {
   readonly noise: 'torch' | 'philox';
   /** of a picture to start from */
   readonly strength?: number | undefined;
+}
+
+export interface GenerateResult extends RunSettings {
+  readonly pictures: readonly GeneratedPicture[];
   readonly encoders: EncoderChoices;
   readonly precisions: Precisions;
   readonly conditioning: Conditioning;

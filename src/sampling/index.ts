@@ -3,7 +3,7 @@ export type { Algebra, Denoiser, NoiseSource, Term } from './algebra.js';
 export { BrownianNoise } from './brownian_noise.js';
 export { cfg, guided, skipLayerGuidance, type SkipLayerParts } from './guidance.js';
 export { NOISE, noiseNamed, philoxNoise, torchNoise, type NoiseName } from './noise.js';
-export type { NoiseGenerator } from './noise_generator.js';
+export { MAX_SEED, type NoiseGenerator } from './noise_generator.js';
 export { isFlow, type NoiseLevels, type Prediction } from './noise_level.js';
 export {
   denoiserOf,

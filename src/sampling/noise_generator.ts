@@ -7,7 +7,8 @@ export interface NoiseGenerator {
   normal(count: number): Float32Array;
 }
 
-const kSeeds = 2n ** 64n;
+/** Seeds are whole numbers from 0 to this. */
+export const MAX_SEED = 2n ** 64n - 1n;
 
 /** A seed as 64 bits. */
 export function checkSeed(seed: number | bigint): bigint {
@@ -17,7 +18,7 @@ export function checkSeed(seed: number | bigint): bigint {
       `seed is ${seed}: expected a whole number; above 2^53 − 1 as a bigint`,
     );
   const bits = BigInt(seed);
-  if (bits < 0n || bits >= kSeeds)
+  if (bits < 0n || bits > MAX_SEED)
     throw new KotobaError('ERR_ARGUMENT', `seed is ${seed}: expected 0 to 2^64 − 1`);
   return bits;
 }

@@ -2,9 +2,8 @@
 import { sinusoids } from '../../diffusion/timestep_embedding.js';
 import { KotobaError } from '../../errors.js';
 import type { UnetConfig } from '../../formats/index.js';
+import { SINUSOIDS } from './text_rules.js';
 
-/** Width of the sinusoids of one number. */
-const WIDTH = 256;
 /** Aesthetic scores that the SDXL refiner is told: of the prompt and of the negative prompt. */
 const SCORES = { prompt: 6, negative: 2.5 } as const;
 
@@ -34,15 +33,15 @@ export function withSizes(
   text: keyof typeof SCORES,
 ): Float32Array {
   const before = [original.height, original.width, crop.top, crop.left];
-  const count = (adm_in_channels - pooled.length) / WIDTH;
+  const count = (adm_in_channels - pooled.length) / SINUSOIDS;
   const told = count === 5 ? [...before, SCORES[text]] : [...before, height, width];
   if (count !== told.length)
     throw new KotobaError(
       'ERR_MODEL_SLOT',
-      `UNet: takes vectors of ${adm_in_channels}: expected pooled text of ${adm_in_channels - 6 * WIDTH}, got ${pooled.length}`,
+      `UNet: takes vectors of ${adm_in_channels}: expected pooled text of ${adm_in_channels - 6 * SINUSOIDS}, got ${pooled.length}`,
     );
   const vector = new Float32Array(adm_in_channels);
   vector.set(pooled);
-  vector.set(sinusoids(told, WIDTH), pooled.length);
+  vector.set(sinusoids(told, SINUSOIDS), pooled.length);
   return vector;
 }

@@ -92,7 +92,7 @@ export const TEXT_RULES: Readonly<Record<TextFamily, TextRules>> = {
 };
 
 /** Columns of the sinusoids of one number beside the pooled text. */
-const SINUSOIDS = 256;
+export const SINUSOIDS = 256;
 /** Numbers that SDXL is told: sizes of original, crop and target; the refiner has a score in the target's place. */
 const NUMBERS = { sdxl: 6, sdxl_refiner: 5 } as const;
 

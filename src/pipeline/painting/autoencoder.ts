@@ -2,7 +2,7 @@
 import { KotobaError } from '../../errors.js';
 import { decodeStages, encodeStages, type VaeStage } from '../../diffusion/vae.js';
 import { vaeDecoder, vaeEncoder, type VaeDecoder, type VaeEncoder } from '../../diffusion/vae_model.js';
-import { requireHalf, type VaePart } from '../../formats/index.js';
+import { vaeFactor, requireHalf, type VaePart } from '../../formats/index.js';
 import type { Device } from '../../runtime/device.js';
 import type { ImageSize, Ops } from '../../runtime/ops.js';
 import type { Tensor } from '../../runtime/tensor.js';
@@ -68,7 +68,7 @@ export class Autoencoder {
 
   /** Pixels along a side of a latent. */
   get factor(): number {
-    return 2 ** (this.part.config.ch_mult.length - 1);
+    return vaeFactor(this.part.config);
   }
 
   /**

@@ -28,6 +28,18 @@ export interface DenoiserBlock {
   readonly states: readonly Tensor[];
 }
 
+/** Runs a network's own blocks as sampling sees them. @returns what they return */
+export function* asBlocks<Block extends { readonly name: string }>(
+  blocks: Generator<Block, Tensor>,
+  statesOf: (block: Block) => readonly Tensor[],
+): Generator<DenoiserBlock, Tensor> {
+  for (;;) {
+    const { done, value } = blocks.next();
+    if (done) return value;
+    yield { name: value.name, states: statesOf(value) };
+  }
+}
+
 /** A network with conditions, ready to be evaluated again and again. */
 export interface Conditioned extends Disposable {
   /** Enqueues the time of the evaluations that follow, in the network's own unit. */

@@ -6,13 +6,7 @@ import type { FluxPart } from '../../formats/index.js';
 import type { Ops } from '../../runtime/ops.js';
 import type { Tensor } from '../../runtime/tensor.js';
 import type { Weights } from '../../runtime/weights.js';
-import {
-  OwnedTensors,
-  type Conditioned,
-  type Conditions,
-  type Denoiser,
-  type DenoiserBlock,
-} from './denoiser.js';
+import { OwnedTensors, asBlocks, type Conditioned, type Conditions, type Denoiser } from './denoiser.js';
 
 export function fluxDenoiser(weights: Weights, { config }: FluxPart): Denoiser {
   const model = fluxModel(weights, config);
@@ -46,15 +40,10 @@ function conditionedFlux(ops: Ops, model: FluxModel, given: Conditions): Conditi
   };
   return {
     setTime: (time) => inputs.time.write(everywhere(time)),
-    *blocks(img): Generator<DenoiserBlock, Tensor> {
-      const blocks = fluxBlocks(ops, model, { ...inputs, img });
-      for (;;) {
-        const { done, value } = blocks.next();
-        if (done) return value;
-        const states = [value.img, value.txt, value.joint].filter((x) => x !== undefined);
-        yield { name: value.name, states };
-      }
-    },
+    blocks: (img) =>
+      asBlocks(fluxBlocks(ops, model, { ...inputs, img }), (block) =>
+        [block.img, block.txt, block.joint].filter((x) => x !== undefined),
+      ),
     [Symbol.dispose]: () => owned[Symbol.dispose](),
   };
 }

@@ -7,6 +7,7 @@ import type { Tensor } from '../../runtime/tensor.js';
 import type { Weights } from '../../runtime/weights.js';
 import {
   OwnedTensors,
+  asBlocks,
   type Conditioned,
   type Conditions,
   type Denoiser,
@@ -43,15 +44,9 @@ function conditionedMmdit(ops: Ops, model: Mmdit, given: Conditions): Conditione
     setTime: (time) => inputs.time.write(everywhere(time)),
     *blocks(x): Generator<DenoiserBlock, Tensor> {
       const blocks = mmditBlocks(ops, model, { ...inputs, x });
-      for (;;) {
-        const { done, value } = blocks.next();
-        if (done) {
-          using tokens = value;
-          using planes = ops.unpatchify(tokens, { ...latents, order: 'ph,pw,c' });
-          return ops.patchify(planes, latents); // in the order of x
-        }
-        yield { name: value.name, states: [value.x, value.context] };
-      }
+      using tokens = yield* asBlocks(blocks, (block) => [block.x, block.context]);
+      using planes = ops.unpatchify(tokens, { ...latents, order: 'ph,pw,c' });
+      return ops.patchify(planes, latents); // in the order of x
     },
     [Symbol.dispose]: () => owned[Symbol.dispose](),
   };

@@ -1,8 +1,9 @@
 /** What a GenerateOptions comes to for one model: every default filled in, everything checked. */
 import { randomBytes } from 'node:crypto';
 import { KotobaError } from '../../errors.js';
-import type { VaePart } from '../../formats/index.js';
+import { vaeFactor, type VaePart } from '../../formats/index.js';
 import {
+  MAX_SEED,
   fluxDev,
   fluxMu,
   fluxSchnell,
@@ -58,14 +59,10 @@ export interface RequestModel {
 const MOST_SIDE = 16384;
 const MOST_PICTURES = 1000;
 const DEFAULT_TILE = 1024;
-const MAX_SEED = 2n ** 64n - 1n;
-
-/** Pixels along a side of a latent. */
-export const latentFactor = ({ config }: Pick<VaePart, 'config'>): number => 2 ** (config.ch_mult.length - 1);
 
 /** Sides of pictures must be multiples of this: a token of the transformers, what a UNet halves to a whole number. */
 export function sideUnit({ denoiser, vae }: RequestModel): number {
-  if (denoiser.slot === 'unet') return latentFactor(vae) * 2 ** (denoiser.config.widths.length - 1);
+  if (denoiser.slot === 'unet') return vaeFactor(vae.config) * 2 ** (denoiser.config.widths.length - 1);
   return TRANSFORMER_UNIT;
 }
 
@@ -91,14 +88,7 @@ export function resolveRequest(options: GenerateOptions, model: RequestModel): R
   const height = checkedSide('height', options.height ?? side, unit);
   const levels = levelsOf(denoiser, profile.name, options, width, height);
   const { discardPenultimate } = solverNamed(sampler);
-  if (options.strength !== undefined && !image) throw wrong('strength', 'an image to start from', 'none');
-  if (options.mask && !image) throw wrong('mask', 'an image to start from', 'none');
-  if (noise !== 'torch' && noise !== 'philox') throw wrong('noise', 'torch or philox', noise);
-  checkNumber('guidance', guidance, 0, 1000);
-  checkNumber('cfg', cfg, 0, 1000);
-  if (options.negativePrompt !== undefined && options.negativePrompt !== '' && cfg === 1)
-    throw wrong('negativePrompt', 'a cfg above 1, without which it has no effect', `cfg ${cfg}`);
-  checkWhole('tile', tile, 64, MOST_SIDE);
+  checkOptions({ ...options, noise, guidance, cfg, tile });
   const stepsCount = profile.name === 'comfy' ? 'taken' : 'whole';
   const sigmas = makeSigmas({
     ...{ schedule, model: levels, steps, strength, stepsCount, discardPenultimate },
@@ -114,6 +104,22 @@ export function resolveRequest(options: GenerateOptions, model: RequestModel): R
     guidance: denoiser.family === 'flux' && denoiser.config.guidance_embed ? guidance : undefined,
     skipLayers: skippedLayers(denoiser, options, levels),
   };
+}
+
+type CheckedOptions = GenerateOptions &
+  Required<Pick<Request, 'noise' | 'cfg' | 'tile'>> & { guidance: number };
+
+/** What depends on no model. @throws KotobaError ERR_ARGUMENT */
+function checkOptions({ noise, guidance, cfg, tile, ...options }: CheckedOptions): void {
+  const { image, strength, mask, negativePrompt } = options;
+  if (strength !== undefined && !image) throw wrong('strength', 'an image to start from', 'none');
+  if (mask && !image) throw wrong('mask', 'an image to start from', 'none');
+  if (noise !== 'torch' && noise !== 'philox') throw wrong('noise', 'torch or philox', noise);
+  checkNumber('guidance', guidance, 0, 1000);
+  checkNumber('cfg', cfg, 0, 1000);
+  if (negativePrompt !== undefined && negativePrompt !== '' && cfg === 1)
+    throw wrong('negativePrompt', 'a cfg above 1, without which it has no effect', `cfg ${cfg}`);
+  checkWhole('tile', tile, 64, MOST_SIDE);
 }
 
 /** The noise levels that the denoiser was trained at. @throws KotobaError ERR_ARGUMENT */

@@ -8,6 +8,7 @@ import type { Tensor } from '../../runtime/tensor.js';
 import type { Weights } from '../../runtime/weights.js';
 import {
   OwnedTensors,
+  asBlocks,
   type Conditioned,
   type Conditions,
   type Denoiser,
@@ -46,11 +47,7 @@ function conditionedUnet(ops: Ops, model: Unet, given: Conditions): Conditioned 
     *blocks(latents): Generator<DenoiserBlock, Tensor> {
       using joined = beside && ops.joinColumns(latents, beside);
       const blocks = unetBlocks(ops, model, { ...inputs, x: joined ?? latents });
-      for (;;) {
-        const { done, value } = blocks.next();
-        if (done) return value;
-        yield { name: value.name, states: [value.image] };
-      }
+      return yield* asBlocks(blocks, ({ image }) => [image]);
     },
     [Symbol.dispose]: () => owned[Symbol.dispose](),
   };
